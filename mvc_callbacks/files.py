@@ -1,0 +1,232 @@
+"""The one room that writes, renames, fsyncs, links and removes files of a store."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mvc_callbacks.errors import MissingObject, UnsafeFile
+
+__all__ = [
+    "Buffer",
+    "check_folder",
+    "exists",
+    "list_names",
+    "make_folder",
+    "map_file",
+    "move",
+    "read_file",
+    "remove",
+    "remove_folder",
+    "replace_file",
+    "size_of",
+    "stage",
+    "sync_folder",
+]
+
+Buffer = bytes | bytearray | memoryview
+_CHUNK = 64 * 1024 * 1024  # one write() may not take more than about 2 GiB
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, each one durable in the folder above it."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(each)  # noqa: PTH102 - every call of this room is one os function, so that faults can be put in
+        sync_folder(each.parent)
+
+
+def stage(folder: Path, chunks: Iterable[Buffer]) -> Path:
+    """Write chunks into a new file of a staging folder, durably.
+
+    Args:
+        folder: The staging folder, on the file system of the target.
+        chunks: Buffers, written one after the other.
+
+    Returns:
+        The path of the new file; nothing is left there when writing fails.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    make_folder(folder)
+    path = folder / f"{uuid.uuid4().hex}.staged"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _BINARY, 0o666)
+    try:
+        try:
+            for chunk in chunks:
+                _write_all(descriptor, chunk)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
+        raise
+    return path
+
+
+def _write_all(descriptor: int, chunk: Buffer) -> None:
+    view = memoryview(chunk).cast("B") if len(chunk) else memoryview(b"")
+    while len(view):
+        written = os.write(descriptor, view[:_CHUNK])  # may be short without an error
+        if written <= 0:
+            raise OSError(errno.ENOSPC, "a write of no bytes")
+        view = view[written:]
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file over another one, or none; durable once the folder is synced."""
+    try:
+        os.replace(source, target)  # noqa: PTH105
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(source)  # noqa: PTH108
+        raise
+
+
+def replace_file(path: Path, data: Buffer, staging: Path) -> None:
+    """Put new bytes in the place of a file, atomically and durably."""
+    move(stage(staging, [data]), path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    if os.name == "nt":  # folders cannot be opened there; NTFS journals names by itself
+        return
+    descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> bool:
+    """Remove a file; tell whether it was there."""
+    try:
+        os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder of plain files, if it is there."""
+    for name in list_names(path):
+        remove(path / name)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)  # noqa: PTH106
+
+
+def list_names(path: Path) -> list[str]:
+    """Return the sorted names in a folder; none where it is not there."""
+    try:
+        return sorted(os.listdir(path))  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+
+
+def exists(path: Path) -> bool:
+    """Tell whether a regular file is there, following nothing."""
+    return size_of(path) is not None
+
+
+def size_of(path: Path) -> int | None:
+    """Return the bytes of a regular file, None where there is none."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder of the store that is a symbolic link or no folder.
+
+    Raises:
+        UnsafeFile: If it is one.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        raise UnsafeFile(f"{path} should be a plain folder of the store but is a link or a file; nothing was read")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, int]]:
+    check_folder(path.parent)
+    try:
+        # Without O_NONBLOCK the opening of a FIFO waits for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC | _BINARY)
+    except FileNotFoundError as error:
+        raise MissingObject(f"{path} is missing") from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+            raise UnsafeFile(f"{path} is not a regular file; nothing was read") from error
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafeFile(f"{path} is not a regular file; nothing was read")
+        yield descriptor, found.st_size
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path, *, limit: int) -> bytes:
+    """Read a whole regular file of the store.
+
+    Raises:
+        MissingObject: If it is not there.
+        UnsafeFile: If it is a link, FIFO, device or folder, or larger than ``limit`` bytes.
+        OSError: If the disk refuses.
+    """
+    with _opened(path) as (descriptor, size):
+        if size > limit:
+            raise UnsafeFile(f"{path} has {size} bytes, more than the {limit} that are accepted")
+        parts = []
+        while part := os.read(descriptor, min(size + 1, _CHUNK)):
+            parts.append(part)
+        return b"".join(parts)
+
+
+@contextlib.contextmanager
+def map_file(path: Path) -> Iterator[memoryview]:
+    """Map a regular file of the store for reading.
+
+    Yields:
+        Its bytes; valid inside the context only.
+
+    Raises:
+        MissingObject: If it is not there.
+        UnsafeFile: If it is a link, FIFO, device or folder.
+    """
+    with _opened(path) as (descriptor, size):
+        if size == 0:  # an empty file cannot be mapped
+            yield memoryview(b"")
+            return
+        mapped = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+        view = memoryview(mapped)
+        try:
+            yield view
+        finally:
+            view.release()
+            with contextlib.suppress(BufferError):  # a traceback may still hold a slice; the mapping goes with it
+                mapped.close()

@@ -1,0 +1,142 @@
+"""The lock of a store: one writer of its history at a time, with a bounded wait."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mvc_callbacks.errors import StoreLocked
+
+if os.name == "nt":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["StoreLock"]
+
+_PAUSE = 0.01
+_held: set[int] = set()  # descriptors that a forked child must not keep open
+
+
+def _forget_in_child() -> None:
+    # flock belongs to the open file: a DataLoader worker that outlives its parent would hold the lock.
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
+
+
+class StoreLock:
+    """An advisory lock on one file, between processes and between threads.
+
+    Args:
+        path: The lock file; it is made when first needed and never removed.
+        timeout: Longest wait in seconds.
+    """
+
+    def __init__(self, path: Path, *, timeout: float = 60.0) -> None:
+        self.path = path
+        self.timeout = timeout
+        self._state = threading.local()
+
+    @contextlib.contextmanager
+    def __call__(self, purpose: str) -> Iterator[bool]:
+        """Hold the lock; taken again by the same thread it does nothing more.
+
+        Args:
+            purpose: Told to whoever waits.
+
+        Yields:
+            Whether the lock truly excludes others; False where the file system has no locks.
+
+        Raises:
+            StoreLocked: If it could not be had in time; the message says who holds it.
+        """
+        if getattr(self._state, "depth", 0):
+            self._state.depth += 1
+            try:
+                yield self._state.works
+            finally:
+                self._state.depth -= 1
+            return
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        _held.add(descriptor)
+        try:
+            works = self._acquire(descriptor)
+            self._tell(descriptor, purpose)
+            self._state.depth, self._state.works = 1, works
+            try:
+                yield works
+            finally:
+                self._state.depth = 0
+                _unlock(descriptor)
+        finally:
+            _held.discard(descriptor)
+            os.close(descriptor)
+
+    def _acquire(self, descriptor: int) -> bool:
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                _try_lock(descriptor)
+                return True
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                    return False
+                if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK):
+                    raise
+            if time.monotonic() >= deadline:
+                raise StoreLocked(
+                    f"the lock {self.path} was not free within {self.timeout:g} s; {self._holder(descriptor)}. "
+                    "Wait for it, or end that process if it hangs"
+                )
+            time.sleep(_PAUSE)
+
+    def _holder(self, descriptor: int) -> str:
+        try:
+            told = json.loads(os.pread(descriptor, 4096, 1) if hasattr(os, "pread") else b"")
+            return f"process {told['pid']} on {told['host']} holds it since {told['since']} ({told['purpose']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "who holds it is not known"
+
+    def _tell(self, descriptor: int, purpose: str) -> None:
+        told = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "purpose": purpose,
+            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "program": Path(sys.argv[0] if sys.argv else "").name,
+        }
+        with contextlib.suppress(OSError):  # only a courtesy to those who wait
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, b" " + json.dumps(told).encode("ascii"))  # byte 0 is the one locked on Windows
+
+
+def _try_lock(descriptor: int) -> None:
+    if os.name == "nt":
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # closing the descriptor lets go in any case
+        if os.name == "nt":
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
