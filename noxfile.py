@@ -1,0 +1,117 @@
+"""Sessions: each does all of its set-up, so that ``pip install nox && nox -s tests`` is enough.
+
+Environments are kept between calls (``nox -r`` is the default here); delete ``.nox`` to begin afresh.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "typing"]
+
+ROOT = Path(__file__).parent
+TORCH_CPU = "https://download.pytorch.org/whl/cpu"
+# Two workers of pytest fill two cores; more threads in each would only wait for one another.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def cpu_wheels(session: nox.Session) -> list[str]:
+    """Say where PyTorch's CPU wheels are: on Linux the plain ones bring two gigabytes of CUDA with them.
+
+    Args:
+        session: Its environment is looked at; nothing is asked of the network when torch is there already.
+
+    Returns:
+        Options for pip; none where the index cannot be reached (a mirror of one's own is set with ``PIP_FIND_LINKS``).
+    """
+    installed = any(Path(session.virtualenv.location).glob("lib/python*/site-packages/torch/version.py"))
+    if installed or sys.platform != "linux" or "PIP_FIND_LINKS" in os.environ:
+        return []
+    try:
+        with urllib.request.urlopen(f"{TORCH_CPU}/torch/", timeout=10):
+            return ["--extra-index-url", TORCH_CPU]
+    except (urllib.error.URLError, OSError):
+        return []
+
+
+def install(session: nox.Session, *what: str, constraints: str | Path = "constraints.txt") -> None:
+    """Install with the exact versions of a constraints file."""
+    session.install("--constraint", str(constraints), *cpu_wheels(session), *what)
+
+
+def pytest(session: nox.Session, *args: str) -> None:
+    """Run pytest on two workers; what follows ``--`` on nox's command line comes last."""
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *args, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Train on real images, look at the versions, restore, promote and roll back."""
+    install(session, ".[lightning]", "scikit-learn", "pillow")
+    folder = Path(tempfile.mkdtemp(prefix="mvc-demo-"))
+    with session.chdir(folder):
+        session.run(
+            "python", str(ROOT / "examples" / "lightning_digits.py"), *session.posargs, env=ONE_THREAD
+        )
+    session.log(
+        f"The demo's store is in {folder}; look at it with {session.bin}/mvc log --store …, or delete it."
+    )
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run every ordinary test."""
+    install(session, ".[test]")
+    pytest(session)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """Run the Lightning tests with the oldest Lightning that pyproject.toml promises."""
+    replaced = (ROOT / "constraints-oldest.txt").read_text("utf-8")
+    names = set(re.findall(r"^([A-Za-z0-9._-]+)==", replaced, re.MULTILINE))
+    kept = [
+        line
+        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        if line.partition("==")[0] not in names
+    ]
+    merged = Path(session.virtualenv.location) / "constraints.txt"
+    merged.write_text("\n".join([*kept, replaced]), "utf-8")
+    install(session, ".[test]", constraints=merged)
+    pytest(session, "-m", "lightning")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, and that imports go downwards only."""
+    install(session, "ruff", "import-linter")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check the types of the package, strictly."""
+    install(session, ".[lightning,pytorch_lightning]", "mypy", "numpy", "types-psutil")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the source distribution into dist/."""
+    session.install("build")
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    session.run("python", "-m", "build")
