@@ -34,7 +34,8 @@ def cpu_wheels(session: nox.Session) -> list[str]:
         session: Its environment is looked at; nothing is asked of the network when torch is there already.
 
     Returns:
-        Options for pip; none where the index cannot be reached (a mirror of one's own is set with ``PIP_FIND_LINKS``).
+        Options for pip; none where the index cannot be reached, or where ``PIP_FIND_LINKS`` names a mirror of
+        one's own.
     """
     installed = any(Path(session.virtualenv.location).glob("lib/python*/site-packages/torch/version.py"))
     if installed or sys.platform != "linux" or "PIP_FIND_LINKS" in os.environ:
@@ -62,12 +63,8 @@ def demo(session: nox.Session) -> None:
     install(session, ".[lightning]", "scikit-learn", "pillow")
     folder = Path(tempfile.mkdtemp(prefix="mvc-demo-"))
     with session.chdir(folder):
-        session.run(
-            "python", str(ROOT / "examples" / "lightning_digits.py"), *session.posargs, env=ONE_THREAD
-        )
-    session.log(
-        f"The demo's store is in {folder}; look at it with {session.bin}/mvc log --store …, or delete it."
-    )
+        session.run("python", str(ROOT / "examples/lightning_digits.py"), *session.posargs, env=ONE_THREAD)
+    session.log(f"What the demo made is in {folder}; {session.bin}/mvc looks at its store.")
 
 
 @nox.session

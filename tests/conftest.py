@@ -8,7 +8,6 @@ from pathlib import Path
 
 # Before torch or numpy is imported by any test: two pytest workers on two cores, one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -20,15 +20,21 @@ PACKAGE = Path(mvc_callbacks.__file__).parent
 SOURCES = sorted(PACKAGE.glob("*.py"))
 
 
-def imported_by(code: str) -> set[str]:
-    """Run code in a Python of its own and say which frameworks were imported by it."""
+def modules_after(code: str) -> set[str]:
+    """Run code in a Python of its own and say which modules it has then."""
     told = subprocess.run(
         [sys.executable, "-c", f"import sys, json\n{code}\nprint(json.dumps(sorted(sys.modules)))"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return set(FRAMEWORKS) & set(json.loads(told.stdout.splitlines()[-1]))
+    names: list[str] = json.loads(told.stdout.splitlines()[-1])
+    return set(names)
+
+
+def imported_by(code: str) -> set[str]:
+    """Say which frameworks a piece of code imports."""
+    return modules_after(code) & set(FRAMEWORKS)
 
 
 def test_importing_the_package_imports_no_framework() -> None:
@@ -36,17 +42,9 @@ def test_importing_the_package_imports_no_framework() -> None:
 
 
 def test_importing_the_package_loads_no_other_module_of_it() -> None:
-    told = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, mvc_callbacks; print([m for m in sys.modules if m.startswith('mvc_')])",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stdout.strip() == "['mvc_callbacks']"
+    assert {name for name in modules_after("import mvc_callbacks") if name.startswith("mvc_")} == {
+        "mvc_callbacks"
+    }
 
 
 @pytest.mark.parametrize("name", mvc_callbacks.__all__)
@@ -93,22 +91,22 @@ def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
 def public_names(source: Path) -> list[str] | None:
     """Read a module's ``__all__`` without importing it: a room's framework may not be installed."""
     for node in ast.parse(source.read_text("utf-8")).body:
-        if isinstance(node, ast.Assign) and any(
-            getattr(each, "id", "") == "__all__" for each in node.targets
-        ):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             value: list[str] = ast.literal_eval(node.value)
             return value
     return None
+
+
+def in_ruffs_order(name: str) -> tuple[int, str]:
+    """Constants first, then classes, then the rest (RUF022)."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_every_module_lists_its_public_names_in_order(source: Path) -> None:
     names = public_names(source)
     assert names is not None, f"{source.name} has no __all__"
-    kind = {True: 0}  # constants first, then classes, then the rest: ruff's RUF022
-    assert names == sorted(
-        names, key=lambda name: (kind.get(name.isupper(), 1 if name[0].isupper() else 2), name)
-    )
+    assert names == sorted(names, key=in_ruffs_order)
     assert not [name for name in names if name.startswith("_")]
 
 
