@@ -91,6 +91,13 @@ def oldest(session: nox.Session) -> None:
 
 
 @nox.session
+def core(session: nox.Session) -> None:
+    """Run the tests that need no framework where none is installed; `-P 3.10` takes another Python."""
+    session.install(".", "hypothesis", "pytest", "pytest-xdist")  # newest ones: users' ranges, any Python
+    pytest(session)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, and that imports go downwards only."""
     install(session, "ruff", "import-linter")

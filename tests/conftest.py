@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 # Before torch or numpy is imported by any test: two pytest workers on two cores, one thread each.
@@ -20,19 +22,42 @@ settings.register_profile(
 )
 settings.load_profile("mvc")
 
-_USES_LIGHTNING = re.compile(
-    r"^\s*(?:import|from)\s+(?:lightning|pytorch_lightning|mvc_callbacks\.(?:pytorch_)?lightning)\b",
-    re.MULTILINE,
-)
-_uses_lightning: dict[Path, bool] = {}
+_LIGHTNING = {"lightning", "pytorch_lightning"}
+_FRAMEWORKS = {*_LIGHTNING, "keras", "numpy", "tensorflow", "torch", "transformers"}
+_ROOMS = {
+    "mvc_callbacks.keras": "keras",
+    "mvc_callbacks.lightning": "lightning",
+    "mvc_callbacks.pytorch_lightning": "pytorch_lightning",
+    "mvc_callbacks.torch_state": "torch",
+    "mvc_callbacks.torch_tensors": "torch",
+}
+_IMPORT = re.compile(r"^(?P<indent>[ \t]*)(?:import|from)[ \t]+(?P<module>[\w.]+)", re.MULTILINE)
+
+
+@cache
+def _imports(test: Path, *, nested: bool) -> frozenset[str]:
+    """Say which frameworks a test file imports: at its top, or anywhere."""
+    found = set()
+    for match in _IMPORT.finditer(test.read_text("utf-8")):
+        if nested or not match["indent"]:
+            found.add(_ROOMS.get(match["module"], match["module"].partition(".")[0]))
+    return frozenset(found & _FRAMEWORKS)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out what cannot be imported, so that the core's tests run where no framework is installed."""
+    if collection_path.suffix != ".py" or collection_path.name == "conftest.py":
+        return None
+    missing = [
+        name for name in _imports(collection_path, nested=False) if importlib.util.find_spec(name) is None
+    ]
+    return True if missing else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what imports Lightning, so that the session with the oldest one finds it without being told."""
     for item in items:
-        if item.path not in _uses_lightning:
-            _uses_lightning[item.path] = bool(_USES_LIGHTNING.search(item.path.read_text("utf-8")))
-        if _uses_lightning[item.path]:
+        if _imports(item.path, nested=True) & _LIGHTNING:
             item.add_marker("lightning")
 
 
