@@ -69,6 +69,7 @@ except SystemExit:
 
 
 def test_the_file_system_protocol_imports_no_framework_and_is_registered_under_its_name() -> None:
+    pytest.importorskip("fsspec")
     [entry] = importlib.metadata.entry_points(group="fsspec.specs", name="mvc")
     module, _, attribute = entry.value.partition(":")
     assert hasattr(importlib.import_module(module), attribute)
