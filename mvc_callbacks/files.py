@@ -27,7 +27,9 @@ __all__ = [
     "replace_file",
     "size_of",
     "stage",
+    "stamp_of",
     "sync_folder",
+    "touch",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -155,6 +157,25 @@ def size_of(path: Path) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
+def stamp_of(path: Path) -> tuple[int, int, int]:
+    """Return inode, bytes and time of change in ns; one of them changes when a file is replaced.
+
+    Raises:
+        MissingObject: If it is not there.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError as error:
+        raise MissingObject(f"{path} is missing") from error
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def touch(path: Path) -> None:
+    """Give a file the present time, where that is allowed."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
 def check_folder(path: Path) -> None:
     """Refuse a folder of the store that is a symbolic link or no folder.
 
@@ -207,26 +228,18 @@ def read_file(path: Path, *, limit: int) -> bytes:
         return b"".join(parts)
 
 
-@contextlib.contextmanager
-def map_file(path: Path) -> Iterator[memoryview]:
+def map_file(path: Path) -> memoryview:
     """Map a regular file of the store for reading.
 
-    Yields:
-        Its bytes; valid inside the context only.
+    Returns:
+        Its bytes; the mapping lives as long as this view or a slice of it.
 
     Raises:
         MissingObject: If it is not there.
         UnsafeFile: If it is a link, FIFO, device or folder.
+        OSError: If the disk refuses.
     """
     with _opened(path) as (descriptor, size):
         if size == 0:  # an empty file cannot be mapped
-            yield memoryview(b"")
-            return
-        mapped = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
-        view = memoryview(mapped)
-        try:
-            yield view
-        finally:
-            view.release()
-            with contextlib.suppress(BufferError):  # a traceback may still hold a slice; the mapping goes with it
-                mapped.close()
+            return memoryview(b"")
+        return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))

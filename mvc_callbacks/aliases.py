@@ -1,0 +1,137 @@
+"""Aliases: movable names of versions, with the log of their moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tinydb import TinyDB, where
+from tinydb.table import Document
+
+from mvc_callbacks.errors import CorruptHistory, UnknownRef
+from mvc_callbacks.history import AtomicStorage
+from mvc_callbacks.versions import AliasMove
+
+__all__ = ["AliasTable"]
+
+_FIELDS = ("name", "id", "previous", "time", "how", "why", "who")
+
+
+class AliasTable:
+    """The database ``aliases.json``: a table of current aliases and one of their moves.
+
+    Args:
+        path: The database.
+        staging: Where it is written before it takes its place.
+    """
+
+    def __init__(self, path: Path, staging: Path) -> None:
+        self._storage = AtomicStorage(path, staging)
+
+    def _tables(self) -> tuple[dict[str, str], list[dict[str, Any]]]:
+        tables = self._storage.read() or {}
+        try:
+            current = {row["name"]: row["id"] for row in tables.get("aliases", {}).values()}
+            log = [row for _, row in sorted(tables.get("log", {}).items(), key=lambda item: int(item[0]))]
+            if not all(isinstance(each, str) for pair in current.items() for each in pair):
+                raise TypeError("a name or an id is not text")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptHistory(f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`") from error
+        return current, log
+
+    def current(self) -> dict[str, str]:
+        """Return name to id, sorted by name."""
+        return dict(sorted(self._tables()[0].items()))
+
+    def log(self, name: str | None = None) -> list[AliasMove]:
+        """Return the moves of one alias, or of all, oldest first."""
+        try:
+            return [
+                AliasMove(**{field: row[field] for field in _FIELDS})
+                for row in self._tables()[1]
+                if name is None or row["name"] == name
+            ]
+        except (KeyError, TypeError) as error:
+            raise CorruptHistory(f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`") from error
+
+    def next_turn(self, name: str) -> int:
+        """Return the number of an alias's next move; clocks do not order them."""
+        return len(self.log(name)) + 1
+
+    def undo_target(self, name: str) -> str:
+        """Return where an alias pointed before its last promotion that was not undone.
+
+        Raises:
+            UnknownRef: If there is nothing to go back to.
+        """
+        places: list[str] = []
+        for move in self.log(name):
+            if move.how == "rollback":
+                places = places[:-1]
+            elif move.id is not None:
+                places.append(move.id)
+        if not places:
+            raise UnknownRef(f"there is no alias {name!r}; `mvc aliases` lists them")
+        if len(places) < 2:
+            raise UnknownRef(f"the alias {name!r} has pointed to one version only: there is nothing to roll back to")
+        return places[-2]
+
+    def append(self, identity: str, event: Mapping[str, Any]) -> None:
+        """Write an alias event, durably. Hold the store's lock.
+
+        Args:
+            identity: The event's id.
+            event: The event's record.
+        """
+        tables = self._storage.read() or {}
+        log = tables.get("log", {})
+        if any(row.get("event") == identity for row in log.values()):
+            return
+        with TinyDB(storage=lambda: _Once(self._storage, tables)) as database:
+            row = {**{field: event[field] for field in _FIELDS}, "event": identity, "turn": event["turn"]}
+            database.table("log").insert(Document(row, doc_id=max(map(int, log), default=0) + 1))
+            current = database.table("aliases")
+            if event["id"] is None:
+                current.remove(where("name") == event["name"])
+            else:
+                current.upsert({"name": event["name"], "id": event["id"]}, where("name") == event["name"])
+
+    def replace(self, events: list[tuple[str, Mapping[str, Any]]]) -> None:
+        """Write all anew from alias events. Hold the store's lock."""
+        ordered = sorted(events, key=lambda each: (each[1]["time"], each[1]["turn"], each[0]))
+        by_name: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+        for each in ordered:
+            by_name.setdefault(each[1]["name"], []).append(each)
+        for each_name in by_name.values():  # clocks may have gone back: within a name its own count is the order
+            each_name.sort(key=lambda each: (each[1]["turn"], each[1]["time"], each[0]))
+        turns = {name: iter(each) for name, each in by_name.items()}
+        merged = [next(turns[each[1]["name"]]) for each in ordered]
+        log = {
+            str(place): {**{field: event[field] for field in _FIELDS}, "event": identity, "turn": event["turn"]}
+            for place, (identity, event) in enumerate(merged, 1)
+        }
+        current: dict[str, str] = {}
+        for _, event in merged:
+            current.pop(event["name"], None)
+            if event["id"] is not None:
+                current[event["name"]] = event["id"]
+        aliases = {str(place): {"name": name, "id": each} for place, (name, each) in enumerate(current.items(), 1)}
+        self._storage.write({"log": log, "aliases": aliases})
+
+
+class _Once(AtomicStorage):
+    """Tables already read; the file is written once, when the database is closed."""
+
+    def __init__(self, target: AtomicStorage, tables: dict[str, dict[str, Any]]) -> None:
+        self._target = target
+        self._tables = tables
+
+    def read(self) -> dict[str, dict[str, Any]] | None:
+        return self._tables
+
+    def write(self, data: dict[str, dict[str, Any]]) -> None:
+        self._tables = data
+
+    def close(self) -> None:
+        self._target.write(self._tables)

@@ -1,0 +1,293 @@
+"""Committing versions: one run's way from a snapshot to an acknowledged version."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from mvc_callbacks.canonical import decode, digest_of, encode
+from mvc_callbacks.errors import CorruptHistory, CorruptRecord, MissingObject, UnsafeFile, UnsupportedFormat
+from mvc_callbacks.layout import Layout, Shared
+from mvc_callbacks.rows import row_of
+from mvc_callbacks.snapshot import Snapshot
+from mvc_callbacks.versions import Fingerprint, Monitor, Parent, TrainingState, Version, Weights
+from mvc_callbacks.writing import Written, write_state
+
+if TYPE_CHECKING:
+    from mvc_callbacks.manifests import Manifest
+    from mvc_callbacks.store import VersionStore
+
+__all__ = ["Run", "now", "user"]
+
+
+def now() -> str:
+    """Return the time as UTC ISO-8601 with microseconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def user() -> str:
+    """Return ``user@host``, as far as it can be told."""
+    name = "unknown"
+    with suppress(Exception):  # no entry for the user id, as in containers: KeyError or OSError by version
+        name = getpass.getuser()
+    return f"{name}@{socket.gethostname()}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    epoch: int | None
+    step: int | None
+    metrics: Mapping[str, float]
+    monitor: Monitor | None
+    parents: tuple[Parent, ...] | None
+    hyperparameters: Any
+    data: Mapping[str, Fingerprint]
+    flags: tuple[str, ...]
+    more: Mapping[str, Any]
+
+
+class Run:
+    """One run, open for writing; not for several threads at once.
+
+    Made by `VersionStore.open_run`.
+
+    Attributes:
+        label: The run's label.
+        chain: Ids of the run's versions, oldest first.
+        framework: ``lightning``, ``pytorch_lightning``, ``keras`` or ``torch``.
+    """
+
+    def __init__(
+        self,
+        store: VersionStore,
+        layout: Layout,
+        label: str,
+        base: str,
+        framework: str,
+        tell: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self.label = label
+        self.chain: list[str] = []
+        self.framework = framework
+        self._store = store
+        self._layout = layout
+        self._base = base
+        self._tell = tell
+        self._created = now()
+        self._record: str | None = None
+        self._number = 0
+        self._sequence = 0
+        self._step: int | None = None
+        self._weights: Manifest | None = None
+        self._state: Manifest | None = None
+
+    @property
+    def next_number(self) -> int:
+        """The number of the run's next version, if none is skipped."""
+        return self._number + 1
+
+    @property
+    def record_id(self) -> str | None:
+        """The id of the run's record; None before its first version."""
+        return self._record
+
+    def commit(
+        self,
+        snapshot: Snapshot,
+        *,
+        number: int | None = None,
+        epoch: int | None = None,
+        step: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+        monitor: Monitor | None = None,
+        parents: tuple[Parent, ...] | None = None,
+        hyperparameters: Any = None,
+        data: Mapping[str, Fingerprint] | None = None,
+        flags: tuple[str, ...] = (),
+        facts: Mapping[str, Any] | None = None,
+    ) -> Version:
+        """Make a version, durably.
+
+        Args:
+            snapshot: One moment's state; it must not change until this returns.
+            number: Its number, larger than any before; the next one when not given.
+            epoch: Epoch counted from 0.
+            step: Optimizer steps.
+            metrics: Name to number.
+            monitor: What the policy watches.
+            parents: What it was trained from; None means the run's version before.
+            hyperparameters: As a tagged tree.
+            data: Name to fingerprint.
+            flags: Marks; ``nonfinite`` and ``stale`` are added here.
+            facts: Further fields of the record, as plain JSON.
+
+        Returns:
+            The version, acknowledged.
+
+        Raises:
+            OSError: If the disk refuses. The store is as it was, but for files that nothing refers to.
+            MVCError: If the store cannot be written.
+        """
+        number = self.next_number if number is None else number
+        if number < self.next_number:
+            raise ValueError(f"the run {self.label} has a version {self._number} already; {number} comes too late")
+        told = _Facts(epoch, step, metrics or {}, monitor, parents, hyperparameters, data or {}, flags, facts or {})
+        layout = self._layout
+        layout.make_staging()
+        epoch = layout.shared().epoch
+        weights, state, tree = self._write(snapshot)
+        record_id, record = self._write_record(snapshot, told, number, weights, state, tree)
+        while True:
+            with layout.lock(f"adding a version to the run {self.label}"):
+                shared = layout.shared()
+                if shared.epoch == epoch or self._is_whole(weights, state, tree):
+                    self._sync(weights, state)
+                    self._append(record_id, record, shared)
+                    break
+                epoch = shared.epoch
+            # Somebody pruned meanwhile, and an object that was there before is gone: write it from the snapshot.
+            weights, state, tree = self._write(snapshot)
+        self._number, self._sequence = number, record["sequence"]
+        self._step = told.step
+        self._weights, self._state = weights.manifest, state.manifest if state is not None else self._state
+        self.chain.append(record_id)
+        return self._store.version_from(row_of(record_id, record))
+
+    def _write(self, snapshot: Snapshot) -> tuple[Written, Written | None, tuple[str, int] | None]:
+        weights = write_state(self._layout, snapshot.weights, self._weights)
+        if snapshot.tree is None:
+            return weights, None, None
+        data = encode(snapshot.tree)
+        digest = digest_of(data)
+        size = self._layout.objects.put(digest, [data], len(data), ".json")
+        self._layout.objects.sync([digest])
+        if snapshot.tree_tensors is None:
+            raise ValueError("a snapshot with a tree needs its tensors")
+        return weights, write_state(self._layout, snapshot.tree_tensors, self._state), (digest, size)
+
+    def _is_whole(self, weights: Written, state: Written | None, tree: tuple[str, int] | None) -> bool:
+        """Tell whether everything that the version relies on can still be opened."""
+        layout = self._layout
+        written = [weights, *([state] if state else [])]
+        return (
+            all(layout.objects.is_there(each) for one in written for each in one.manifest.objects)
+            and all(_readable(layout, one.manifest.digest) for one in written)
+            and (tree is None or layout.objects.is_there(tree[0], ".json"))
+        )
+
+    def _sync(self, weights: Written, state: Written | None) -> None:
+        """Make the names of objects durable that another run may have written a moment ago."""
+        known = set()
+        for manifest in (self._weights, self._state):
+            known |= manifest.objects if manifest is not None else set()
+        for written in (weights, state):
+            if written is not None:
+                self._layout.objects.sync(written.reused - known)
+
+    def _write_record(
+        self,
+        snapshot: Snapshot,
+        facts: _Facts,
+        number: int,
+        weights: Written,
+        state: Written | None,
+        tree: tuple[str, int] | None,
+    ) -> tuple[str, dict[str, Any]]:
+        layout = self._layout
+        if self._record is None:
+            told = {**self._tell(), "label": self.label, "base": self._base, "created": self._created, "who": user()}
+            self._record = layout.runs.write(told)
+        nonfinite = snapshot.nonfinite()
+        stored = weights.bytes + (state.bytes if state else 0) + (tree[1] if tree else 0)
+        parents = facts.parents
+        if parents is None:
+            parents = (Parent(self.chain[-1], "run"),) if self.chain else ()
+        flags = list(dict.fromkeys([*facts.flags, *self._marks(nonfinite, weights, facts.step, snapshot.weights_of)]))
+        record = {
+            **facts.more,
+            "run": {"label": self.label, "id": self._record},
+            "number": number,
+            "sequence": max(layout.shared().sequence, self._sequence) + 1,
+            "created": now(),
+            "framework": self.framework,
+            "epoch": facts.epoch,
+            "step": facts.step,
+            "metrics": dict(facts.metrics),
+            "monitor": [facts.monitor.name, facts.monitor.mode] if facts.monitor else None,
+            "parents": [parent.to_dict() for parent in parents],
+            "weights": {
+                **asdict(
+                    Weights(
+                        digest=weights.manifest.digest,
+                        tensors=len(weights.manifest.entries),
+                        bytes=snapshot.weights.nbytes,
+                        stored_bytes=stored,
+                        of=snapshot.weights_of,
+                        nonfinite=nonfinite,
+                    )
+                ),
+                "tied": [list(group) for group in snapshot.weights.tied],
+                "extra": dict(snapshot.extra),
+            },
+            "training_state": None
+            if state is None or tree is None or snapshot.tree_tensors is None
+            else asdict(
+                TrainingState(
+                    tree=tree[0],
+                    digest=state.manifest.digest,
+                    tensors=len(state.manifest.entries),
+                    bytes=snapshot.tree_tensors.nbytes,
+                    untold=snapshot.untold,
+                )
+            ),
+            "hyperparameters": facts.hyperparameters if facts.hyperparameters is not None else {},
+            "data": {name: each.to_dict() for name, each in facts.data.items()},
+            "flags": flags,
+        }
+        identity = layout.versions.write(record)
+        # What was written is what counts: tuples and tagged floats are read back as they will always be read.
+        return identity, decode(encode(record), what="record")
+
+    def _marks(self, nonfinite: bool, weights: Written, step: int | None, of: str) -> list[str]:
+        """Tell what a person should look at: weights that are broken, or that did not change although steps passed."""
+        marks = ["nonfinite"] if nonfinite else []
+        same = self._weights is not None and self._weights.digest == weights.manifest.digest
+        if same and of == "training" and step is not None and self._step is not None and step > self._step:
+            marks.append("stale")
+        return marks
+
+    def _append(self, identity: str, record: Mapping[str, Any], shared: Shared) -> None:
+        row = row_of(identity, record)
+        try:
+            self._layout.history.append(self.label, row, after=self._number)
+        except CorruptHistory:
+            # Somebody emptied or cut the file. The records have everything; a run of three days goes on.
+            self._store.heal_history(self.label)
+            self._layout.history.append(self.label, row)
+        if row["sequence"] >= shared.sequence:
+            self._layout.share(Shared(shared.epoch, row["sequence"], self.label))
+
+    def prune(self, ids: Iterable[str], *, what: str, policy: str) -> None:
+        """Remove weights or training state of versions of this run, and of no others.
+
+        Args:
+            ids: Full ids; those of other runs, and versions that an alias points to, are left alone.
+            what: ``weights`` or ``state``.
+            policy: Why, in words; kept with the version.
+        """
+        own = set(self.chain)
+        self._store.prune_ids([each for each in ids if each in own], what=what, policy=policy)
+
+
+def _readable(layout: Layout, digest: str) -> bool:
+    with suppress(MissingObject, CorruptRecord, UnsafeFile, UnsupportedFormat):
+        layout.manifests.read(digest)
+        return True
+    return False
+
+

@@ -1,0 +1,253 @@
+"""The history: TinyDB databases of slim rows, replaced atomically, believed only after a check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tinydb import TinyDB
+from tinydb.storages import Storage
+from tinydb.table import Document
+
+from mvc_callbacks import files
+from mvc_callbacks.canonical import decode
+from mvc_callbacks.errors import CorruptHistory, CorruptRecord, MissingObject
+from mvc_callbacks.refs import check_name
+
+__all__ = ["AtomicStorage", "History", "Row"]
+
+ROLL_OVER = 500
+LIMIT = 512 * 1024 * 1024
+VERSIONS = "versions"
+FINGERPRINTS = "fingerprints"
+Row = dict[str, Any]
+
+
+class AtomicStorage(Storage):
+    """A TinyDB storage that replaces its file atomically, durably, and only with what can be read again.
+
+    Args:
+        path: The database.
+        staging: Where it is written before it takes its place.
+    """
+
+    def __init__(self, path: Path, staging: Path) -> None:
+        self.path = path
+        self._staging = staging
+
+    def read(self) -> dict[str, dict[str, Any]] | None:
+        """Return the tables, or None where there is no file yet.
+
+        Raises:
+            CorruptHistory: If the file is empty, truncated, or not what mvc_callbacks writes.
+        """
+        try:
+            data = files.read_file(self.path, limit=LIMIT)
+        except MissingObject:
+            return None
+        return parse(data, self.path)
+
+    def write(self, data: dict[str, dict[str, Any]]) -> None:
+        """Replace the file."""
+        text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+        files.make_folder(self.path.parent)
+        files.replace_file(self.path, text.encode("ascii"), self._staging)
+
+
+def parse(data: bytes, path: Path) -> dict[str, dict[str, Any]]:
+    """Read the tables of a database file that may be damaged."""
+    hint = "run `mvc rebuild` to make it again from the records"
+    try:
+        tables = decode(data, what=str(path), limit=LIMIT)
+    except CorruptRecord as error:
+        raise CorruptHistory(f"{error}; {hint}") from error
+    if not isinstance(tables, dict):
+        # An empty file or `null` would count as an empty database for TinyDB, and numbers would begin at 1 again.
+        raise CorruptHistory(f"{path} holds no database; {hint}")
+    for table in tables.values():
+        if not isinstance(table, dict) or not all(
+            key.isascii() and key.isdigit() and len(key) < 12 and isinstance(row, dict) for key, row in table.items()
+        ):
+            raise CorruptHistory(f"{path} has tables or document ids that TinyDB does not write; {hint}")
+    return tables
+
+
+class History:
+    """The folder ``history/``: for each run its databases, rolled over at about 500 versions.
+
+    Args:
+        root: The folder.
+        staging: Where files are written before they take their place.
+    """
+
+    def __init__(self, root: Path, staging: Path) -> None:
+        self.root = root
+        self._staging = staging
+
+    def runs(self) -> list[str]:
+        """Return the labels of all runs, those without a version too."""
+        return [name for name in files.list_names(self.root) if not name.startswith(".")]
+
+    def folder_of(self, run: str) -> Path:
+        """Return where a run's databases lie."""
+        return self.root / check_name(run, "run")
+
+    def reserve(self, run: str) -> bool:
+        """Take a label; tell whether it was free. Hold the store's lock."""
+        if run.lower() in {each.lower() for each in self.runs()}:
+            return False
+        files.make_folder(self.folder_of(run))
+        return True
+
+    def append(self, run: str, row: Row, *, after: int = 0) -> None:
+        """Add a row, durably. Hold the store's lock.
+
+        Args:
+            run: The run's label.
+            row: The row.
+            after: Number of the run's row before it; 0 where there is none.
+
+        Raises:
+            CorruptHistory: If that row is no longer there.
+        """
+        if after and self.row(run, after) is None:
+            raise CorruptHistory(f"{self._path(run, after)} has lost version {after}; run `mvc rebuild`")
+        self._write(run, row["number"], row)
+
+    def update(self, run: str, number: int, change: Callable[[Row], None]) -> None:
+        """Change a row, durably. Hold the store's lock.
+
+        Raises:
+            CorruptHistory: If the row is not there.
+        """
+        row = self.row(run, number)
+        if row is None:
+            raise CorruptHistory(f"{self._path(run, number)} has no version {number}; run `mvc rebuild`")
+        change(row)
+        self._write(run, number, row)
+
+    def replace(self, run: str, rows: list[Row]) -> None:
+        """Write all of a run's rows anew. Hold the store's lock."""
+        chunks: dict[Path, list[Row]] = {}
+        for row in rows:
+            chunks.setdefault(self._path(run, row["number"]), []).append(row)
+        for path, part in chunks.items():
+            tables: dict[str, dict[str, Any]] = {VERSIONS: {}, FINGERPRINTS: {}}
+            for row in part:
+                tables[VERSIONS][str(row["number"])] = _intern(row, tables[FINGERPRINTS])
+            AtomicStorage(path, self._staging).write(tables)
+        for path in self.chunks(run):
+            if path not in chunks:
+                files.remove(path)
+
+    def _write(self, run: str, number: int, row: Row) -> None:
+        storage = AtomicStorage(self._path(run, number), self._staging)
+        tables = storage.read() or {}
+        known = dict(tables.get(FINGERPRINTS, {}))
+        before = len(known)
+        slim = _intern(row, known)
+        with TinyDB(storage=lambda: _Batch(storage, tables)) as database:
+            if len(known) != before:
+                table = database.table(FINGERPRINTS)
+                for key in list(known)[before:]:
+                    table.insert(Document(known[key], doc_id=int(key)))
+            database.table(VERSIONS).upsert(Document(slim, doc_id=number))
+
+    def _path(self, run: str, number: int) -> Path:
+        return self.folder_of(run) / f"{(number - 1) // ROLL_OVER + 1:04d}.json"
+
+    def chunks(self, run: str) -> list[Path]:
+        """Return the paths of a run's databases, oldest first."""
+        folder = self.folder_of(run)
+        files.check_folder(folder)
+        names = (name for name in files.list_names(folder) if name.endswith(".json"))
+        return [folder / name for name in sorted(names, key=lambda name: (len(name), name))]
+
+    def rows_of(self, path: Path) -> list[Row]:
+        """Return the rows of one database, oldest first.
+
+        Raises:
+            CorruptHistory: If it cannot be believed.
+        """
+        tables = AtomicStorage(path, self._staging).read()
+        if tables is None:
+            return []
+        with TinyDB(storage=lambda: _Batch(None, tables)) as database:
+            known = {document.doc_id: document for document in database.table(FINGERPRINTS).all()}
+            documents = sorted(database.table(VERSIONS).all(), key=lambda document: document.doc_id)
+        return [_resolve(document, known, path) for document in documents]
+
+    def rows(self, run: str) -> Iterator[Row]:
+        """Go through a run's rows, oldest first."""
+        for path in self.chunks(run):
+            yield from self.rows_of(path)
+
+    def row(self, run: str, number: int) -> Row | None:
+        """Return one row, or None."""
+        for row in self.rows_of(self._path(run, number)):
+            if row["number"] == number:
+                return row
+        return None
+
+    def last(self, run: str) -> Row | None:
+        """Return a run's newest row, or None."""
+        for path in reversed(self.chunks(run)):
+            rows = self.rows_of(path)
+            if rows:
+                return rows[-1]
+        return None
+
+    def remove(self, run: str) -> None:
+        """Remove a run's databases. Hold the store's lock."""
+        files.remove_folder(self.folder_of(run))
+        files.sync_folder(self.root)
+
+
+class _Batch(Storage):
+    """Tables already read; written through to a real storage where there is one."""
+
+    def __init__(self, target: AtomicStorage | None, tables: dict[str, dict[str, Any]]) -> None:
+        self._target = target
+        self._tables = tables
+
+    def read(self) -> dict[str, dict[str, Any]] | None:
+        return self._tables
+
+    def write(self, data: dict[str, dict[str, Any]]) -> None:
+        self._tables = data
+        if self._target is not None and VERSIONS in data:
+            self._target.write(data)
+
+
+def _intern(row: Row, known: dict[str, Any]) -> Row:
+    """Replace fingerprints, which a run's versions share, by numbers of the other table."""
+
+    def number_of(told: Mapping[str, Any]) -> int:
+        for key, each in known.items():
+            if each == told:
+                return int(key)
+        known[str(len(known) + 1)] = dict(told)
+        return len(known)
+
+    slim = {**row, "data": {name: number_of(told) for name, told in row["data"].items()}}
+    slim["evaluations"] = [
+        {**each, "data": {name: number_of(told) for name, told in each["data"].items()}} for each in row["evaluations"]
+    ]
+    return slim
+
+
+def _resolve(document: Document, known: Mapping[int, Mapping[str, Any]], path: Path) -> Row:
+    row = dict(document)
+    try:
+        if row["number"] != document.doc_id:
+            raise ValueError("a row under another row's number")
+        row["data"] = {name: dict(known[number]) for name, number in row["data"].items()}
+        row["evaluations"] = [
+            {**each, "data": {name: dict(known[number]) for name, number in each["data"].items()}}
+            for each in row["evaluations"]
+        ]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CorruptHistory(f"{path} has a row that mvc_callbacks did not write ({error}); run `mvc rebuild`") from error
+    return row

@@ -1,0 +1,196 @@
+"""Rebuilding: history and aliases made again from records and events alone."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from mvc_callbacks import files
+from mvc_callbacks.aliases import AliasTable
+from mvc_callbacks.errors import CorruptHistory, MVCError
+from mvc_callbacks.finding import order_of
+from mvc_callbacks.history import Row
+from mvc_callbacks.layout import Layout, Shared
+from mvc_callbacks.refs import check_name
+from mvc_callbacks.rows import apply_event, row_of
+
+__all__ = ["RebuildReport", "Rebuilder"]
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What a rebuild made.
+
+    Attributes:
+        versions: Number of versions in the new history.
+        runs: Number of runs.
+        aliases: Number of aliases.
+        left_out: Ids of records that were not adopted, with the reason.
+        problems: Records and events that cannot be believed; one line each.
+    """
+
+    versions: int
+    runs: int
+    aliases: int
+    left_out: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tell the report as plain JSON values."""
+        return {
+            "versions": self.versions,
+            "runs": self.runs,
+            "aliases": self.aliases,
+            "left_out": [{"id": identity, "why": why} for identity, why in self.left_out],
+            "problems": list(self.problems),
+        }
+
+
+class Rebuilder:
+    """Makes history and aliases again.
+
+    Args:
+        layout: The store.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._problems: list[str] = []
+
+    def rebuild(self, only: str | None = None) -> RebuildReport:
+        """Make the history again, of one run or of all, and the aliases with all.
+
+        Files that cannot be read are kept beside the new ones, under another name.
+
+        Args:
+            only: A run's label; None for everything.
+
+        Returns:
+            What was made.
+        """
+        layout = self._layout
+        with layout.lock("rebuilding the history"):
+            acknowledged = self._acknowledged()
+            events = self._events()
+            rows, left_out = self._rows(acknowledged, events, only)
+            by_run: dict[str, list[Row]] = {}
+            for row in sorted(rows, key=lambda each: (each["number"], *order_of(each))):
+                by_run.setdefault(row["run"], []).append(row)
+            deleted = _deleted(events)
+            for run in layout.history.runs() if only is None else [only]:
+                self._keep_old(run, {row["id"] for row in by_run.get(run, ())} | deleted)
+            for run, each in by_run.items():
+                layout.history.replace(run, _distinct(each, left_out))
+            if only is None:
+                self._aliases(events)
+                newest = max(rows, key=order_of, default=None)
+                if newest is not None:
+                    layout.share(Shared(uuid.uuid4().hex, newest["sequence"], newest["run"]))
+            names = [name for name, _ in self._alias_events(events)]
+            return RebuildReport(
+                len(rows), len(by_run), len(set(names)), tuple(left_out), tuple(dict.fromkeys(self._problems))
+            )
+
+    def _acknowledged(self) -> set[str]:
+        """Return the ids in what can still be read of the history."""
+        found: set[str] = set()
+        for run in self._layout.history.runs():
+            with suppress(MVCError, OSError):
+                for path in self._layout.history.chunks(run):
+                    with suppress(CorruptHistory):
+                        found |= {row["id"] for row in self._layout.history.rows_of(path)}
+        return found
+
+    def _events(self) -> list[tuple[str, Mapping[str, Any]]]:
+        found = list(self._layout.events.all(self._problems))
+        return sorted(found, key=lambda each: (str(each[1].get("time")), each[0]))
+
+    def _rows(
+        self, acknowledged: set[str], events: list[tuple[str, Mapping[str, Any]]], only: str | None
+    ) -> tuple[list[Row], list[tuple[str, str]]]:
+        deleted = _deleted(events)
+        by_version: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+        for identity, event in events:
+            if event.get("event") in ("prune", "evaluation", "fingerprint"):
+                for each in event["versions"]:
+                    by_version.setdefault(each, []).append((identity, event))
+        rows, left_out = [], []
+        for identity, record in self._layout.versions.all(self._problems):
+            if identity in deleted:
+                continue
+            try:
+                row = row_of(identity, record)
+                check_name(row["run"], "run")
+                for event_id, event in by_version.get(identity, ()):
+                    apply_event(row, event_id, event)
+            except (MVCError, KeyError, TypeError) as error:
+                self._problems.append(f"versions/{identity}: {error}")
+                continue
+            if only is not None and row["run"] != only:
+                continue
+            why = None if identity in acknowledged else self._unfinished(row)
+            if why is None:
+                rows.append(row)
+            else:
+                left_out.append((identity, why))
+        return rows, left_out
+
+    def _unfinished(self, row: Row) -> str | None:
+        """Tell why a record that no history names is not adopted: a crash may have left it."""
+        gone = {each["what"] for each in row["pruned"]}
+        if "weights" in gone:
+            return None
+        try:
+            objects = self._layout.manifests.read(row["weights"]["digest"]).objects
+            if row["state"] is not None and "state" not in gone:
+                objects |= self._layout.manifests.read(row["state"]["digest"]).objects
+                self._layout.objects.read(row["state"]["tree"], ".json")
+            for digest in sorted(objects):
+                self._layout.objects.read(digest)
+        except (MVCError, OSError) as error:
+            return str(error)
+        return None
+
+    def _keep_old(self, run: str, known: set[str]) -> None:
+        """Keep beside the new history what cannot be read of the old one, or what no record stands behind."""
+        for path in self._layout.history.chunks(run):
+            try:
+                lost = [row["id"][:12] for row in self._layout.history.rows_of(path) if row["id"] not in known]
+                why = f"{path} names versions without a record that can be believed: {', '.join(lost[:8])}"
+            except CorruptHistory as error:
+                lost, why = ["?"], str(error)
+            if lost:
+                self._problems.append(f"{why}; it was kept as {path.name}.damaged")
+                files.move(path, path.with_name(f"{path.name}.damaged"))
+
+    def _alias_events(self, events: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
+        return [(event["name"], event) for _, event in events if event.get("event") == "alias"]
+
+    def _aliases(self, events: list[tuple[str, Mapping[str, Any]]]) -> None:
+        path = self._layout.aliases_path
+        table = AliasTable(path, self._layout.staging)
+        try:
+            table.log()
+        except CorruptHistory as error:
+            self._problems.append(f"{error}; it was kept as {path.name}.damaged")
+            files.move(path, path.with_name(f"{path.name}.damaged"))
+        moves = [(identity, event) for identity, event in events if event.get("event") == "alias"]
+        if moves or files.exists(path):
+            table.replace(moves)
+
+
+def _deleted(events: Iterable[tuple[str, Mapping[str, Any]]]) -> set[str]:
+    return {each for _, event in events if event.get("event") == "delete" for each in event["versions"]}
+
+
+def _distinct(rows: list[Row], left_out: list[tuple[str, str]]) -> list[Row]:
+    """Keep one row a number: of two, the later one was written after the first was lost."""
+    kept: dict[int, Row] = {}
+    for row in rows:
+        if row["number"] in kept:
+            left_out.append((kept[row["number"]]["id"], f"another version is {row['run']}/{row['number']}"))
+        kept[row["number"]] = row
+    return list(kept.values())
