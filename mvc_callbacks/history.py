@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from tinydb.storages import Storage
 from tinydb.table import Document
 
 from mvc_callbacks import files
-from mvc_callbacks.canonical import decode
+from mvc_callbacks.canonical import decode, encode
 from mvc_callbacks.errors import CorruptHistory, CorruptRecord, MissingObject
 from mvc_callbacks.refs import check_name
 
@@ -51,9 +50,8 @@ class AtomicStorage(Storage):
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
         """Replace the file."""
-        text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
         files.make_folder(self.path.parent)
-        files.replace_file(self.path, text.encode("ascii"), self._staging)
+        files.replace_file(self.path, encode(data), self._staging)
 
 
 def parse(data: bytes, path: Path) -> dict[str, dict[str, Any]]:

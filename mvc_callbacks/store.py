@@ -142,7 +142,7 @@ class VersionStore:
             rows = list(self._layout.history.rows(run))
             if not rows:
                 continue
-            told = self.details(rows[0]["id"]).run_record
+            told = self._run_record(self._layout.versions.read(rows[0]["id"]))
             info = RunInfo(
                 label=run,
                 base=str(told.get("base", run)),
@@ -184,14 +184,17 @@ class VersionStore:
             CorruptRecord: If it is not what its name says.
         """
         record = self._layout.versions.read(identity)
-        try:
-            run = self._layout.runs.read(record["run"]["id"])
-        except MissingObject:
-            run = {}
+        run = self._run_record(record)
         from mvc_callbacks.hyperparameters import flat, recall  # a listing of versions never needs it
 
         told = flat(recall(record["hyperparameters"]))
         return Details(told, run.get("code") or {}, run.get("environment") or {}, record, run)
+
+    def _run_record(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return self._layout.runs.read(record["run"]["id"])
+        except MissingObject:
+            return {}  # `verify` tells; the weights are not hurt by it
 
     def find_by_weights(self, digest: str) -> Version | None:
         """Return the newest version with a weights digest, or None."""
@@ -208,8 +211,9 @@ class VersionStore:
         for run in self._layout.history.runs():
             mine = run.lower() == label.lower() or run.lower().startswith(f"{label.lower()}-")
             row = self._layout.history.last(run) if mine else None
-            if row is not None and self.details(row["id"]).run_record.get("base", run).lower() == label.lower():
-                rows.append(row)
+            if row is not None:
+                told = self._run_record(self._layout.versions.read(row["id"]))
+                rows += [row] if str(told.get("base", run)).lower() == label.lower() else []
         return self.version_from(max(rows, key=order_of)) if rows else None
 
     # --- reading states ---
