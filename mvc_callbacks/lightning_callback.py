@@ -1,0 +1,322 @@
+"""The hooks of VersionCheckpoint, shared by both Lightning namespaces."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import fsspec
+import yaml
+
+from mvc_callbacks import lightning_policy, urls
+from mvc_callbacks.errors import Misconfigured, MVCError, MVCWarning
+from mvc_callbacks.lightning_guard import (
+    check_choice,
+    check_keep,
+    check_strategy,
+    check_trainer,
+    refuse_path_arguments,
+    warn_of_uploading_loggers,
+)
+from mvc_callbacks.lightning_io import locate, unwrap, wrap
+from mvc_callbacks.lightning_session import Session
+from mvc_callbacks.store import VersionStore
+from mvc_callbacks.versions import Version
+
+if sys.version_info >= (3, 12):
+    from typing import override
+else:
+    from typing_extensions import override
+
+__all__ = ["VersionCheckpointMixin"]
+
+# By its name only: the file system stands above this room, and is loaded when a URL is opened. An entry point does
+# the same where the package is installed.
+fsspec.register_implementation("mvc", "mvc_callbacks.filesystem.VersionFileSystem", clobber=True)
+
+
+class VersionCheckpointMixin:
+    """Makes a version wherever ModelCheckpoint, the class behind this one, writes a checkpoint.
+
+    ModelCheckpoint decides when to save and what to keep. Where it asks for a path, it is given the URL of a
+    version; the checkpoint plugin takes the checkpoints that are saved to such a URL, and removes them when
+    ModelCheckpoint does.
+    """
+
+    framework: ClassVar[str]
+    trainer_class: ClassVar[type]
+    checkpoint_io_class: ClassVar[type]
+
+    def __init__(
+        self,
+        store: str | os.PathLike[str] | None = None,
+        *,
+        run: str | None = None,
+        data: Any = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        exclude_hyperparameters: Sequence[str] = (),
+        keep_training_state: int | Literal["all"] = 2,
+        background: bool = True,
+        on_error: Literal["warn", "raise"] = "warn",
+        on_data_change: Literal["warn", "error", "ignore"] = "warn",
+        monitor: str | None = None,
+        verbose: bool = False,
+        save_last: bool | Literal["link"] | None = None,
+        save_top_k: int = -1,
+        save_on_exception: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "min",
+        every_n_train_steps: int | None = None,
+        train_time_interval: timedelta | None = None,
+        every_n_epochs: int | None = None,
+        save_on_train_epoch_end: bool | None = None,
+        dirpath: str | None = None,
+        filename: str | None = None,
+        auto_insert_metric_name: bool | None = None,
+        enable_version_counter: bool | None = None,
+    ) -> None:
+        refuse_path_arguments(
+            dirpath=dirpath,
+            filename=filename,
+            auto_insert_metric_name=auto_insert_metric_name,
+            enable_version_counter=enable_version_counter,
+        )
+        check_choice("on_error", on_error, ("warn", "raise"))
+        check_choice("on_data_change", on_data_change, ("warn", "error", "ignore"))
+        check_keep(keep_training_state)
+        policy: dict[str, Any] = {
+            "monitor": monitor,
+            "verbose": verbose,
+            "save_last": save_last,
+            "save_top_k": save_top_k,
+            "save_on_exception": save_on_exception,
+            "save_weights_only": save_weights_only,
+            "mode": mode,
+            "every_n_train_steps": every_n_train_steps,
+            "train_time_interval": train_time_interval,
+            "every_n_epochs": every_n_epochs,
+            "save_on_train_epoch_end": save_on_train_epoch_end,
+        }
+        known = inspect.signature(super().__init__).parameters
+        if save_on_exception and "save_on_exception" not in known:
+            raise Misconfigured("save_on_exception=True needs a newer Lightning, whose ModelCheckpoint has this argument")
+        super().__init__(**{name: value for name, value in policy.items() if name in known})
+        self.save_on_exception = save_on_exception
+        self.store = store
+        self.run = run
+        self.data = data
+        self.hyperparameters = hyperparameters
+        self.exclude_hyperparameters = tuple(exclude_hyperparameters)
+        self.keep_training_state = keep_training_state
+        self.background = background
+        self.on_error = on_error
+        self.on_data_change = on_data_change
+        self.policy = policy
+        self._session: Session | None = None
+        self._run_name: str | None = None
+        self._last_url = ""
+
+    # What has been saved
+
+    @property
+    def run_name(self) -> str | None:
+        """The label of the run that is being recorded, or was last; None before its first version."""
+        return self._run_name
+
+    @property
+    def last_version(self) -> Version | None:
+        """The run's newest version; waits for one that is being saved."""
+        return self._version("_last_url")
+
+    @property
+    def best_version(self) -> Version | None:
+        """The version at `best_model_path`; waits for one that is being saved."""
+        return self._version("best_model_path")
+
+    def _version(self, attribute: str) -> Version | None:
+        if self._session is not None:
+            self._session.wait()
+            self._session.enter()  # a save that failed meanwhile is taken back first
+        url: str = getattr(self, attribute)
+        if not url:
+            return None
+        store, ref = locate(url)
+        return store.get(ref)
+
+    # Copies: what is under way stays with the original
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session": None}
+
+    # ModelCheckpoint's own seams
+
+    @property
+    def state_key(self) -> str:
+        """Tell this callback's state from that of another one with the same policy and another store."""
+        key: str = super().state_key  # type: ignore[misc]
+        return key if self.store is None else f"{key} in {self.store}"
+
+    def format_checkpoint_name(
+        self, metrics: dict[str, Any], filename: str | None = None, ver: int | None = None, prefix: str | None = None
+    ) -> str:
+        """Return, instead of a file's name, the URL of the version that this moment becomes."""
+        if self._session is None or not self._session.fitting:
+            name: str = super().format_checkpoint_name(metrics, filename, ver, prefix)  # type: ignore[misc]
+            return name
+        return self._session.url(last=filename is not None and filename == self.CHECKPOINT_NAME_LAST)  # type: ignore[attr-defined]
+
+    def file_exists(self, filepath: Any, trainer: Any) -> bool:
+        """Tell that no URL is taken: each is given out once."""
+        return False
+
+    def check_monitor_top_k(self, trainer: Any, current: Any = None) -> bool:
+        """Decide as ModelCheckpoint does, once it is known how the save before ended."""
+        if self._session is not None:
+            self._session.decide()
+        decision: bool = super().check_monitor_top_k(trainer, current)  # type: ignore[misc]
+        return decision
+
+    def _find_last_checkpoints(self, trainer: Any) -> set[str]:
+        # The only private method of ModelCheckpoint that is overridden; `ckpt_path="last"` asks it for files. There
+        # is no public way to be asked.
+        store = self._store()
+        if not store.exists():
+            return set()
+        label = self.run or self._run_name
+        newest = store.newest_of(label) if label is not None else None
+        if newest is None:
+            return set()
+        return {urls.make(store.path, f"{newest.run}/{newest.number}")}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return ModelCheckpoint's state, with scores as numbers."""
+        return lightning_policy.state_to_store(super().state_dict())  # type: ignore[misc]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the policy's state on resume; a test of a version leaves what is known of the last run."""
+        if self._session is None or not self._session.fitting:
+            return
+        there, here = str(state_dict.get("dirpath")), str(self.dirpath)  # type: ignore[has-type]
+        loaded = self._session.loaded
+        same = there == here or (loaded is not None and self._session.loaded_here)
+        super().load_state_dict(lightning_policy.state_from_store(state_dict, here if same else there))  # type: ignore[misc]
+
+    def to_yaml(self, filepath: Any = None) -> None:
+        """Write the best versions and their scores, as ModelCheckpoint does; a path must be given."""
+        if filepath is None:
+            raise Misconfigured("to_yaml needs the path of a file: a store holds no files of one's own")
+        Path(filepath).write_text(
+            yaml.dump({url: float(score) for url, score in self.best_k_models.items()}), encoding="utf-8"
+        )
+
+    # Hooks
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Begin a stage: check, take the checkpoint plugin's place, and forget the last run's policy state."""
+        check_trainer(trainer, self.trainer_class, self.framework)
+        check_strategy(trainer.strategy)
+        self._close()
+        store = self._store()
+        session = Session(self, trainer, store, stage)
+        self.dirpath = session.ledger.store_url
+        if session.fitting:
+            lightning_policy.put_back(self, lightning_policy.fresh_state(self.mode))
+            self._run_name, self._last_url = None, ""
+            warn_of_uploading_loggers(trainer)
+        self._base_setup(trainer, pl_module, stage)
+        wrap(trainer.strategy, lambda plugin: self.checkpoint_io_class(plugin, session), session)
+        self._session = session
+
+    def _base_setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        # ModelCheckpoint refuses save_last="link" where the folder is not local. Ours links by naming the same version.
+        save_last, self.save_last = self.save_last, None
+        try:
+            super().setup(trainer, pl_module, stage)  # type: ignore[misc]
+        finally:
+            self.save_last = save_last
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to record."""
+        super().on_train_start(trainer, pl_module)  # type: ignore[misc]
+        if self._session is not None and not trainer.fast_dev_run:
+            self._session.begin(pl_module)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        """Save as ModelCheckpoint does."""
+        with self._hook():
+            super().on_train_batch_end(trainer, pl_module, *args, **kwargs)  # type: ignore[misc]
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Save as ModelCheckpoint does."""
+        with self._hook():
+            super().on_train_epoch_end(trainer, pl_module)  # type: ignore[misc]
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Save as ModelCheckpoint does; outside of fit, add an evaluation."""
+        if self._session is not None and self._session.stage == "validate":
+            self._session.evaluate("validate", pl_module)
+            return
+        with self._hook():
+            super().on_validation_end(trainer, pl_module)  # type: ignore[misc]
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        """Add an evaluation."""
+        if self._session is not None:
+            self._session.evaluate("test", pl_module)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Save as ModelCheckpoint does, and learn how the last save ended while all ranks are still together."""
+        with self._hook():
+            super().on_train_end(trainer, pl_module)  # type: ignore[misc]
+        if self._session is not None:
+            self._session.settle(wait=True)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Wait until everything is on disk."""
+        if self._session is not None:
+            self._session.finish(wait_for_data=True)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Save as ModelCheckpoint does, wait until everything is on disk, and leave; never raise in this hook."""
+        session = self._session
+        if session is None:
+            return
+        try:
+            # With several ranks the others may be anywhere, and a save needs them all.
+            if self.save_on_exception and session.fitting and trainer.world_size == 1:
+                session.enter()
+                super().on_exception(trainer, pl_module, exception)  # type: ignore[misc]
+            if trainer.world_size == 1:
+                session.settle(wait=True)
+        except Exception as error:
+            warnings.warn(f"no version was saved on the exception: {error}", MVCWarning, stacklevel=2)
+        finally:
+            self._close(wait_for_data=False)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Leave."""
+        self._close()
+
+    def _hook(self) -> AbstractContextManager[None]:
+        return self._session.hook() if self._session is not None else nullcontext()
+
+    def _close(self, *, wait_for_data: bool = True) -> None:
+        session, self._session = self._session, None
+        if session is None:
+            return
+        try:
+            session.finish(wait_for_data=wait_for_data)
+        except (MVCError, OSError) as error:
+            warnings.warn(f"not everything could be recorded: {error}", MVCWarning, stacklevel=3)
+        finally:
+            unwrap(session.trainer.strategy, session)
+
+    def _store(self) -> VersionStore:
+        return self.store if isinstance(self.store, VersionStore) else VersionStore(self.store)

@@ -1,0 +1,59 @@
+"""The data of a Trainer's stage: which loaders there are, never iterated."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mvc_callbacks.sources import Plan
+
+__all__ = ["eval_plans", "fit_plans"]
+
+_log = logging.getLogger(__name__)
+
+
+def fit_plans(declared: Any, trainer: Any) -> dict[str, Plan]:
+    """Plan the fingerprints of what a fit trains and validates on.
+
+    Args:
+        declared: The callback's ``data=``, or None.
+        trainer: The Trainer, after its loaders are made.
+
+    Returns:
+        Name to plan; empty where even planning failed, which is logged.
+    """
+    from mvc_callbacks import sources
+
+    if declared is not None:
+        given = dict(declared) if isinstance(declared, dict) else {"train": declared}
+        return _planned(lambda: {name: sources.plan(each, declared=True) for name, each in given.items()})
+    loaders = {"train": _training(trainer), "val": trainer.val_dataloaders}
+    return _planned(lambda: sources.gather({name: each for name, each in loaders.items() if each is not None}))
+
+
+def eval_plans(trainer: Any, kind: str) -> dict[str, Plan]:
+    """Plan the fingerprints of what a test or validation measures on."""
+    from mvc_callbacks import sources
+
+    loaders = trainer.test_dataloaders if kind == "test" else trainer.val_dataloaders
+    return _planned(lambda: sources.gather({kind if kind == "test" else "val": loaders}) if loaders is not None else {})
+
+
+def _training(trainer: Any) -> Any:
+    # The Trainer's own property gives them as the user nested them; what it stands on is there before it is.
+    loaders = trainer.train_dataloader
+    if loaders is None:
+        combined = getattr(trainer.fit_loop, "_combined_loader", None)
+        loaders = combined.flattened if combined is not None else None
+    return loaders
+
+
+def _planned(plan: Any) -> dict[str, Plan]:
+    try:
+        planned: dict[str, Plan] = plan()
+    except Exception:
+        # Not finding the data never stops training, and is never written as if it had been found.
+        _log.warning("the data could not be looked at, and has no fingerprint", exc_info=True)
+        return {}
+    return planned

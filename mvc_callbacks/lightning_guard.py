@@ -1,0 +1,139 @@
+"""The refusals and warnings of VersionCheckpoint, before anything is saved."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+from mvc_callbacks import urls
+from mvc_callbacks.errors import Misconfigured, MVCWarning
+
+__all__ = [
+    "check_choice",
+    "check_keep",
+    "check_strategy",
+    "check_trainer",
+    "planned_versions",
+    "refuse_path_arguments",
+    "warn_of_uploading_loggers",
+]
+
+_INSTEAD = {
+    "dirpath": "store= names the folder",
+    "filename": "versions are found by their epoch, step and metrics, and run= names the run",
+    "auto_insert_metric_name": "there are no file names; run= names the run",
+    "enable_version_counter": "no version is ever overwritten; run= names the run",
+}
+
+
+def refuse_path_arguments(**given: Any) -> None:
+    """Refuse the arguments of ModelCheckpoint that name files.
+
+    Raises:
+        Misconfigured: If one of them is not None.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise Misconfigured(f"{name}={value!r} has no meaning for VersionCheckpoint: {_INSTEAD[name]}")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices."""
+    if value not in choices:
+        raise Misconfigured(f"{name}={value!r} is not possible: choose {' or '.join(map(repr, choices))}")
+
+
+def check_keep(keep: object) -> None:
+    """Refuse a ``keep_training_state`` that is neither a count nor ``"all"``."""
+    count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0
+    if not count and keep != "all":
+        raise Misconfigured(f"keep_training_state={keep!r} is not possible: give a number of versions, or 'all'")
+
+
+def check_trainer(trainer: Any, trainer_class: type, namespace: str) -> None:
+    """Refuse a Trainer of the other namespace, whose classes are others in spite of their names.
+
+    Raises:
+        Misconfigured: With the import that is needed.
+    """
+    if isinstance(trainer, trainer_class):
+        return
+    other = "pytorch_lightning" if namespace == "lightning" else "lightning"
+    raise Misconfigured(
+        f"this VersionCheckpoint is for {_package(namespace)}, and the Trainer is one of {type(trainer).__module__}: "
+        f"write `from mvc_callbacks.{other} import VersionCheckpoint`"
+    )
+
+
+def _package(namespace: str) -> str:
+    return "lightning.pytorch" if namespace == "lightning" else namespace
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuse strategies that write checkpoints past the checkpoint plugin.
+
+    Raises:
+        Misconfigured: With the setting that works, where there is one.
+    """
+    names = {each.__name__ for each in type(strategy).__mro__}
+    if "DeepSpeedStrategy" in names:
+        raise Misconfigured(
+            "DeepSpeed writes its own sharded checkpoints, past every callback: use ModelCheckpoint with it, and "
+            "VersionStore.commit for the consolidated weights"
+        )
+    if "FSDPStrategy" in names and getattr(strategy, "_state_dict_type", "full") == "sharded":
+        raise Misconfigured(
+            "FSDPStrategy(state_dict_type='sharded') writes checkpoints past every callback: "
+            "use FSDPStrategy(state_dict_type='full')"
+        )
+    if "ModelParallelStrategy" in names and getattr(strategy, "_save_distributed_checkpoint", True):
+        raise Misconfigured(
+            "ModelParallelStrategy writes distributed checkpoints past every callback: "
+            "use ModelParallelStrategy(save_distributed_checkpoint=False)"
+        )
+
+
+def check_resume(strategy: Any, ckpt_path: object) -> None:
+    """Refuse to load a version under strategies that read files past the checkpoint plugin."""
+    names = {each.__name__ for each in type(strategy).__mro__}
+    if urls.is_url(ckpt_path) and names & {"FSDPStrategy", "ModelParallelStrategy"}:
+        raise Misconfigured(
+            f"{type(strategy).__name__} reads checkpoints past every plugin, and cannot load {ckpt_path}: "
+            "restore the weights with restore_version before fit"
+        )
+
+
+def warn_of_uploading_loggers(trainer: Any) -> None:
+    """Warn about loggers that upload checkpoint files: there are none, and they would silently upload nothing."""
+    for logger in trainer.loggers:
+        if getattr(logger, "_log_model", False):
+            warnings.warn(
+                f"{type(logger).__name__}(log_model={logger._log_model!r}) uploads the files of ModelCheckpoint; "
+                "versions are no such files, so it will upload nothing: put a ModelCheckpoint beside, or set "
+                "log_model=False",
+                MVCWarning,
+                stacklevel=3,
+            )
+
+
+def planned_versions(callback: Any, trainer: Any) -> int | None:
+    """Estimate how many versions will keep their weights at the same time; None where nobody can know."""
+    saves = _planned_saves(callback, trainer)
+    if saves is None or callback.save_top_k < 0:
+        return saves
+    return min(saves, callback.save_top_k + bool(callback.save_last))
+
+
+def _planned_saves(callback: Any, trainer: Any) -> int | None:
+    epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else math.inf
+    batches = trainer.num_training_batches / max(1, trainer.accumulate_grad_batches)
+    steps = min(trainer.max_steps if trainer.max_steps >= 0 else math.inf, epochs * batches if batches else 0)
+    saves: float = math.inf
+    if callback._every_n_train_steps:
+        saves = steps / callback._every_n_train_steps
+    elif callback._every_n_epochs:
+        saves = min(epochs, steps / batches if batches else 0) / callback._every_n_epochs
+    return math.ceil(saves) if math.isfinite(saves) else None
+
+

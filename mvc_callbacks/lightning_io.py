@@ -1,0 +1,210 @@
+"""The checkpoint plugin that takes versions and passes everything else on, and how it gets in and out of a Trainer."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from mvc_callbacks import torch_state, urls
+from mvc_callbacks.errors import MVCWarning, PrunedVersion, UnknownRef
+from mvc_callbacks.markers import Marker
+from mvc_callbacks.store import VersionStore
+
+__all__ = ["CheckpointIOMixin", "Owner", "checkpoint_of", "locate", "unwrap", "wrap"]
+
+_HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
+
+
+class Owner(Protocol):
+    """What the plugin needs of the callback that put it there."""
+
+    def takes(self, path: object) -> bool:
+        """Tell whether a path is a URL that the callback gave out in this fit."""
+
+    def hand_over(self, checkpoint: dict[str, Any], url: str) -> None:
+        """Save a checkpoint as a version."""
+
+    def let_go(self, url: str) -> None:
+        """Remove a version, unless it is held under another name."""
+
+    def load(self, url: str) -> dict[str, Any]:
+        """Build the checkpoint of any version."""
+
+
+class CheckpointIOMixin:
+    """Hands the callback's own URLs to the callback, and everything else, untouched, to the plugin that was there.
+
+    Args:
+        plugin: The plugin that was there.
+        owner: The callback.
+    """
+
+    def __init__(self, plugin: Any, owner: Owner) -> None:
+        self.plugin = plugin
+        self.owner = owner
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint as a version, or as the plugin does."""
+        if self.owner.takes(path):
+            self.owner.hand_over(checkpoint, str(path))
+        else:
+            self.plugin.save_checkpoint(checkpoint, path, *args, **kwargs)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Build a checkpoint from a version, or load it as the plugin does."""
+        if urls.is_url(path):
+            return moved(self.owner.load(str(path)), map_location)
+        if map_location is not None:
+            kwargs["map_location"] = map_location
+        loaded: dict[str, Any] = self.plugin.load_checkpoint(path, *args, **kwargs)
+        return loaded
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a version, or let the plugin remove a file."""
+        if urls.is_url(path):
+            self.owner.let_go(str(path))
+        else:
+            self.plugin.remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        """Pass on."""
+        self.plugin.teardown()
+
+    def __getattr__(self, name: str) -> Any:
+        # What else a special plugin offers is still found. Dunder names and our own are not looked for there.
+        if name.startswith("__") or name in ("plugin", "owner"):
+            raise AttributeError(name)
+        return getattr(self.plugin, name)
+
+
+def wrap(strategy: Any, make: Any, owner: Owner) -> None:
+    """Put a callback's plugin in front of the strategy's, once.
+
+    Args:
+        strategy: The Trainer's strategy.
+        make: Called with the plugin that is there; returns ours.
+        owner: The callback.
+    """
+    if not any(_is_ours(each, owner) for each in _chain(strategy.checkpoint_io)):
+        strategy.checkpoint_io = make(strategy.checkpoint_io)
+
+
+def unwrap(strategy: Any, owner: Owner) -> None:
+    """Take a callback's plugin out again, wherever it is by now: others may have been put before it."""
+    above: Any = None
+    for each in _chain(strategy.checkpoint_io):
+        if not _is_ours(each, owner):
+            above = each
+        elif above is None:
+            strategy.checkpoint_io = each.plugin
+        elif isinstance(above, CheckpointIOMixin):
+            above.plugin = each.plugin
+        else:
+            above._checkpoint_io = each.plugin  # Lightning's own wrapper, whose setter does not replace
+
+
+def _chain(plugin: Any) -> list[Any]:
+    chain: list[Any] = []
+    while plugin is not None and plugin not in chain:
+        chain.append(plugin)
+        if isinstance(plugin, CheckpointIOMixin):
+            plugin = plugin.plugin
+        else:
+            plugin = getattr(plugin, "_checkpoint_io", None)
+    return chain
+
+
+def _is_ours(plugin: Any, owner: Owner) -> bool:
+    return isinstance(plugin, CheckpointIOMixin) and plugin.owner is owner
+
+
+def locate(url: str | os.PathLike[str], store: VersionStore | None = None) -> tuple[VersionStore, str]:
+    """Return the store and the ref that a URL names.
+
+    Args:
+        url: An ``mvc://`` URL.
+        store: The store meant by a URL that names none; None for the default store.
+
+    Raises:
+        UnknownRef: If the URL names no version.
+    """
+    path, ref = urls.parse(url)
+    if not ref:
+        raise UnknownRef(f"{url} names no version: write mvc://<ref>, or mvc:///path/of/store@<ref>")
+    if path is not None:
+        return VersionStore(path), ref
+    return (store if store is not None else VersionStore()), ref
+
+
+def checkpoint_of(store: VersionStore, ref: str, *, for_fit: bool) -> dict[str, Any]:
+    """Build the checkpoint of a version as Lightning would have loaded it from a file.
+
+    Args:
+        store: The store.
+        ref: The version.
+        for_fit: Whether training goes on from it: then the training state must be there. Otherwise the weights are
+            enough, and the rest is given as far as it is there.
+
+    Returns:
+        The dictionary; tensors are in host memory.
+
+    Raises:
+        PrunedVersion: If the weights, or with ``for_fit`` the training state, are no longer there.
+    """
+    version = store.get(ref)
+    tree = tensors = None
+    if for_fit or version.has_training_state:
+        try:
+            tree, tensors = store.training_state(version.id)
+        except PrunedVersion:
+            if for_fit:
+                raise
+    state_dict = store.tensors(version.id)
+    checkpoint = torch_state.rebuild(weights=state_dict, extra=store.extra(version.id), tree=tree, tree_tensors=tensors)
+    if tree is None:
+        checkpoint.update(_bare(version))
+    _drop_markers(checkpoint, f"{version.run}/{version.number}")
+    return checkpoint
+
+
+def _bare(version: Any) -> dict[str, Any]:
+    facts = version.details.record.get("facts", {})
+    return {
+        "epoch": version.epoch or 0,
+        "global_step": version.step or 0,
+        "pytorch-lightning_version": facts.get("lightning", "2.0.0"),
+        "hyper_parameters": dict(version.hyperparameters),
+    }
+
+
+def _drop_markers(checkpoint: dict[str, Any], name: str) -> None:
+    # A marker is never passed to a constructor as if it were the value; what is missing is asked for there.
+    dropped = []
+    for key in _HYPERPARAMETERS:
+        given = checkpoint.get(key)
+        if isinstance(given, Mapping):
+            bad = [each for each, value in given.items() if isinstance(value, Marker)]
+            dropped += bad
+            for each in bad:
+                del given[each]  # type: ignore[attr-defined]
+    if dropped:
+        warnings.warn(
+            f"version {name} has no values for the hyperparameters {', '.join(map(repr, dropped))} (masked, or of a "
+            "kind that is not recorded): pass them yourself where they are needed",
+            MVCWarning,
+            stacklevel=4,
+        )
+
+
+def moved(checkpoint: dict[str, Any], map_location: Any) -> dict[str, Any]:
+    """Return a checkpoint with its weights on another device; functions and tables of devices keep them here."""
+    if isinstance(map_location, str | torch.device):
+        state = checkpoint["state_dict"]
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                state[name] = value.to(map_location)
+    return checkpoint

@@ -1,0 +1,354 @@
+"""One stage of a Trainer (fit, validate, test, predict) as the callback lives through it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from mvc_callbacks import lightning_policy, lineage, torch_state, urls
+from mvc_callbacks.errors import MVCError, MVCWarning, SaveFailed
+from mvc_callbacks.lightning_data import eval_plans, fit_plans
+from mvc_callbacks.lightning_guard import check_resume, planned_versions
+from mvc_callbacks.lightning_io import checkpoint_of, locate
+from mvc_callbacks.lightning_policy import Ledger, Moment
+from mvc_callbacks.recorder import Facts, Recorder
+from mvc_callbacks.store import VersionStore
+from mvc_callbacks.tensors import weights_digest
+from mvc_callbacks.versions import Monitor, Version
+
+__all__ = ["Session"]
+
+_log = logging.getLogger(__name__)
+
+
+class Session:
+    """What is known between a stage's setup and its end; made anew for each, so that nothing is carried over.
+
+    Every rank has one, and gives out the same URLs. Only rank 0 has a recorder.
+
+    Args:
+        callback: The VersionCheckpoint.
+        trainer: Its Trainer.
+        store: The store.
+        stage: ``fit``, ``validate``, ``test`` or ``predict``.
+    """
+
+    def __init__(self, callback: Any, trainer: Any, store: VersionStore, stage: str) -> None:
+        self.callback = callback
+        self.trainer = trainer
+        self.store = store
+        self.stage = stage
+        self.ledger = Ledger(urls.make_store(store.path))
+        self.recorder: Recorder | None = None
+        self.loaded: Version | None = None
+        self.loaded_here = False  # whether it is of this store, which may have been moved since
+        self._hooks = 0
+        self._alone = trainer.world_size == 1
+        self._error: BaseException | None = None
+        self._buffers: Any = None
+        if stage == "fit" and trainer.is_global_zero:
+            self.recorder = self._make_recorder()
+
+    @property
+    def fitting(self) -> bool:
+        """Whether versions may be made."""
+        return self.stage == "fit"
+
+    # The begin of a fit
+
+    def _make_recorder(self) -> Recorder:
+        callback = self.callback
+        monitor = Monitor(callback.monitor, callback.mode) if callback.monitor is not None else None
+        recorder = Recorder(
+            self.store,
+            label=callback.run,
+            framework=callback.framework,
+            background=callback.background,
+            keep_training_state=callback.keep_training_state,
+            monitor=monitor,
+        )
+        recorder.policy = {
+            name: value if isinstance(value, str | int | None) else str(value) for name, value in callback.policy.items()
+        }
+        self._buffers = torch_state.StagingBuffers() if callback.background else None
+        return recorder
+
+    def begin(self, module: Any) -> None:
+        """Find out, beside training, what the run begins from and what it stands on."""
+        known = lineage.origin(module)
+        lineage.forget(module)  # from here on, training makes it something else
+        state_dict = None
+        if self.loaded is None and known is None:
+            state_dict = self.trainer.strategy.lightning_module_state_dict()  # every rank: it may be a collective
+        if self.recorder is None:
+            return
+        self.recorder.hyperparameters = self._hyperparameters(module)
+        self.recorder.begin(module_class=type(module), plans=fit_plans(self.callback.data, self.trainer))
+        if self.loaded is not None:
+            self.recorder.resume(self.loaded)
+        elif known is not None:
+            self.recorder.parents = (known.parent(),)
+        elif state_dict is not None and self.store.exists():
+            self._find_parent(module, state_dict)
+
+    def _hyperparameters(self, module: Any) -> Any:
+        from mvc_callbacks import hyperparameters
+
+        datamodule = self.trainer.datamodule
+        given: dict[str, Any] = {}
+        for each in (datamodule, module):
+            given.update(getattr(each, "hparams", None) or {})
+        given.update(self.callback.hyperparameters or {})
+        return hyperparameters.tell(given, exclude=self.callback.exclude_hyperparameters)
+
+    def _find_parent(self, module: Any, state_dict: dict[str, Any]) -> None:
+        assert self.recorder is not None
+        try:
+            snapshot = torch_state.snapshot(
+                {"state_dict": state_dict}, module=module, copy=self.callback.background, buffers=self._buffers
+            )
+        except MVCError as error:
+            _log.info("the weights at the start of fit cannot be compared with the store: %s", error)
+        else:
+            self.recorder.find_parent(snapshot)
+
+    # Giving out URLs
+
+    def enter(self) -> None:
+        """Begin a hook: what went wrong since the last one is dealt with first."""
+        self._hooks += 1
+        self.settle(wait=False)
+
+    @contextmanager
+    def hook(self) -> Iterator[None]:
+        """Be one hook: what is saved in it is one moment."""
+        self.enter()
+        yield
+        self.settle(wait=False)
+
+    def decide(self) -> None:
+        """Begin a decision of the policy, which must know how the save before ended."""
+        if self._is_new():
+            self.settle(wait=True)
+        self.ledger.note_before(self._at(), self.callback)
+
+    def url(self, *, last: bool) -> str:
+        """Return the URL of the version that this moment is, or becomes."""
+        if last and self.callback.save_last == "link":
+            latest: str = self.callback._last_checkpoint_saved
+            if latest and self.callback.save_top_k != 0:
+                return latest
+        if self._is_new():
+            self.settle(wait=True)
+            self._open_run()
+            self.ledger.open_moment(self._at(), self.callback)
+        moment = self._moment()
+        if not last:
+            self.ledger.tops.add(moment.url)
+        return moment.url
+
+    def _at(self) -> tuple[int, int]:
+        return self._hooks, self.trainer.global_step
+
+    def _is_new(self) -> bool:
+        return self.ledger.current is None or self.ledger.current.at != self._at()
+
+    def _moment(self) -> Moment:
+        assert self.ledger.current is not None
+        return self.ledger.current
+
+    def _open_run(self) -> None:
+        if self.ledger.label is not None:
+            return
+        label: str | None = None
+        if self.recorder is not None:
+            try:
+                label = self.recorder.open()
+            except (MVCError, OSError) as error:
+                self._error = error
+        if not self._alone:
+            label = self.trainer.strategy.broadcast(label)
+        self.ledger.label = label
+        if label is not None:
+            self.callback._run_name = label
+            if self.loaded is not None:
+                self.ledger.resumed = urls.make(self.store.path, f"{self.loaded.run}/{self.loaded.number}")
+
+    # What the checkpoint plugin asks for
+
+    def takes(self, path: object) -> bool:
+        """Tell whether a path is the URL of the moment."""
+        return self.ledger.gave(path)
+
+    def hand_over(self, checkpoint: dict[str, Any], url: str) -> None:
+        """Take a snapshot of a checkpoint, and let it be saved; the second time for one moment, do nothing."""
+        moment = self._moment()
+        if moment.handed_over or self.recorder is None:
+            return
+        moment.handed_over = True
+        if self._error is not None:
+            return
+        # Until it is handed over: an interrupt in between leaves this behind, and the version counts as failed.
+        self._error = SaveFailed("it was interrupted")
+        try:
+            self._take(checkpoint, moment, self.recorder)
+        except Exception as error:
+            self._error = error
+        else:
+            self._error = None
+
+    def _take(self, checkpoint: dict[str, Any], moment: Moment, recorder: Recorder) -> None:
+        recorder.saver.wait()  # the buffers are used again
+        snapshot = torch_state.snapshot(
+            checkpoint, module=self.trainer.lightning_module, copy=self.callback.background, buffers=self._buffers
+        )
+        if self.callback.save_weights_only or self.callback.keep_training_state == 0:
+            snapshot = replace(snapshot, tree=None, tree_tensors=None, untold=())
+        if moment.number == 1:
+            recorder.warn_if_too_large(snapshot, planned_versions(self.callback, self.trainer))
+        facts = Facts(
+            number=moment.number,
+            epoch=int(checkpoint["epoch"]),
+            step=int(checkpoint["global_step"]),
+            metrics=scalars(self.trainer.callback_metrics),
+            best=self._best_number(),
+            more={"facts": {"lightning": str(checkpoint.get("pytorch-lightning_version", ""))}},
+        )
+        recorder.save(snapshot, facts)
+
+    def _best_number(self) -> int | None:
+        ref = self.ledger.ref_of(self.callback.best_model_path)
+        run, _, number = (ref or "").partition("/")
+        return int(number) if run == self.ledger.label and number.isdigit() else None
+
+    def let_go(self, url: str) -> None:
+        """Prune a version that lost one of its names, if it has no other; only once the moment's save is durable."""
+        if self.recorder is None or self.ledger.held(url, self.callback):
+            return
+        ref = self.ledger.ref_of(url)
+        if ref is None:
+            return  # of another store: none of this run's business
+        after = self.ledger.current.number if self.ledger.current is not None else None
+        if self._error is None:
+            self.recorder.remove(ref, after=after, policy=self._policy())
+
+    def _policy(self) -> str:
+        last = f", save_last={self.callback.save_last}" if self.callback.save_last else ""
+        return f"save_top_k={self.callback.save_top_k}{last}"
+
+    def load(self, url: str) -> dict[str, Any]:
+        """Build the checkpoint of a version, and remember that it was loaded."""
+        check_resume(self.trainer.strategy, url)
+        store, ref = locate(url, self.store)
+        version = store.get(ref)
+        checkpoint = checkpoint_of(store, version.id, for_fit=self.fitting)
+        self.loaded = version
+        self.loaded_here = store.path == self.store.path
+        if not self.fitting and self.trainer.lightning_module is not None:
+            lineage.remember(self.trainer.lightning_module, version.id)
+        return checkpoint
+
+    # How saves ended
+
+    def settle(self, *, wait: bool) -> None:
+        """Learn how the last save ended; if it failed, take the policy's state back and tell, or raise.
+
+        Args:
+            wait: Whether to wait for a save that goes on. With several ranks only this is done, by all at once.
+
+        Raises:
+            SaveFailed: If it failed, and ``on_error="raise"``.
+        """
+        moment = self.ledger.current
+        if moment is None or moment.settled:
+            return
+        if not wait and (not self._alone or (self.recorder is not None and not self.recorder.saver.idle)):
+            return
+        error = self._outcome(moment)
+        failed = error is not None
+        if not self._alone:
+            failed = not self.trainer.strategy.reduce_boolean_decision(not failed)
+        moment.settled = True
+        if not failed:
+            self.callback._last_url = moment.url
+            return
+        lightning_policy.put_back(self.callback, moment.before)
+        self._report(moment, error)
+
+    def _outcome(self, moment: Moment) -> BaseException | None:
+        if self.recorder is None:
+            return None
+        self.recorder.saver.wait()
+        error = self.recorder.saver.take_error()
+        mine, self._error = self._error, None
+        if mine is None and not moment.handed_over:
+            mine = SaveFailed("it was never handed over")
+        return mine or error
+
+    def _report(self, moment: Moment, error: BaseException | None) -> None:
+        name = urls.parse(moment.url)[1]
+        why = f"{type(error).__name__}: {error}" if error is not None else "see the log of rank 0"
+        if self.callback.on_error == "raise":
+            raise SaveFailed(f"version {name} was not saved in {self.store.path}: {why}") from error
+        if error is not None:
+            _log.debug("version %s was not saved", name, exc_info=error)
+            warnings.warn(
+                f"VERSION {name} WAS NOT SAVED in {self.store.path}: {why}. Training goes on, and the next save is tried "
+                "as usual; what was to be removed for it is kept. Look at the disk's space and permissions, or give "
+                "on_error='raise' to stop training when this happens",
+                MVCWarning,
+                stacklevel=4,
+            )
+
+    def wait(self) -> None:
+        """Wait for the save that goes on."""
+        if self.recorder is not None:
+            self.recorder.saver.wait()
+
+    def finish(self, *, wait_for_data: bool) -> None:
+        """Wait until everything is on disk."""
+        if self.recorder is not None:
+            self.recorder.finish(wait_for_data=wait_for_data)
+
+    # Evaluations
+
+    def evaluate(self, kind: str, module: Any) -> None:
+        """Add the metrics of a test or validation to the version whose weights were used, if it is known."""
+        if not self.trainer.is_global_zero:
+            return
+        metrics = scalars(self.trainer.callback_metrics)
+        version = self.loaded or self._version_of(module)
+        if version is None or not metrics:
+            return
+        data = {name: plan.compute().fingerprint for name, plan in eval_plans(self.trainer, kind).items()}
+        self.store.evaluate(version.id, kind, metrics, data)
+
+    def _version_of(self, module: Any) -> Version | None:
+        if not self.store.exists():
+            return None
+        digest = _weights_digest(module)
+        candidates = [known.id] if (known := lineage.origin(module)) is not None else []
+        candidates += [ref for url in (self.callback._last_url,) if (ref := self.ledger.ref_of(url))]
+        for each in candidates:
+            version = self.store.get(each)
+            if version.weights.digest == digest:
+                return version
+        return self.store.find_by_weights(digest)
+
+
+def _weights_digest(module: Any) -> str:
+    state = torch_state.snapshot({"state_dict": module.state_dict()}, module=module, copy=False, buffers=None).weights
+    return weights_digest((name, each.dtype, each.shape, each.digest()) for name, each in state.tensors.items())
+
+
+def scalars(metrics: Any) -> dict[str, float]:
+    """Return what of the metrics is one number each."""
+    return {name: float(value) for name, value in metrics.items() if _is_scalar(value)}
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, int | float) or (hasattr(value, "numel") and value.numel() == 1)

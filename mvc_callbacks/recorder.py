@@ -1,0 +1,344 @@
+"""The recorder: one fit on its way into a store, whichever framework runs it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from mvc_callbacks import code, environment, lineage
+from mvc_callbacks.errors import MVCError, MVCWarning
+from mvc_callbacks.saver import Saver, SideWork
+from mvc_callbacks.store import VersionStore
+from mvc_callbacks.versions import Fingerprint, Monitor, Parent, Version
+
+if TYPE_CHECKING:
+    from mvc_callbacks.commit import Run
+    from mvc_callbacks.fingerprint import Computed, Plan
+    from mvc_callbacks.snapshot import Snapshot
+
+__all__ = ["Facts", "Recorder"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one version beside its tensors.
+
+    Attributes:
+        number: Its number in the run.
+        epoch: Epoch counted from 0, or None.
+        step: Optimizer steps, or None.
+        metrics: Name to number.
+        best: The number of the run's best version by now, this one included; None where nothing is compared.
+        more: Further fields of the record.
+    """
+
+    number: int
+    epoch: int | None
+    step: int | None
+    metrics: Mapping[str, float]
+    best: int | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Recorder:
+    """Takes snapshots and facts of one fit, and makes versions of them in the background.
+
+    Nothing is written before the first version.
+
+    Args:
+        store: The store.
+        label: The run's label, or None.
+        framework: ``lightning``, ``pytorch_lightning`` or ``keras``.
+        background: Whether saving goes on beside training.
+        keep_training_state: How many versions keep their training state, beside the best one.
+        monitor: What the policy watches.
+        hyperparameters: As a tagged tree.
+    """
+
+    def __init__(
+        self,
+        store: VersionStore,
+        *,
+        label: str | None,
+        framework: str,
+        background: bool = True,
+        keep_training_state: int | Literal["all"] = 2,
+        monitor: Monitor | None = None,
+        hyperparameters: Any = None,
+    ) -> None:
+        self.store = store
+        self.saver = Saver(background=background)
+        self.parents: tuple[Parent, ...] = ()
+        self.resumed: Version | None = None
+        self.policy: Mapping[str, Any] = {}
+        self.last: Version | None = None
+        self.hyperparameters = hyperparameters
+        self._label = label
+        self._framework = framework
+        self._keep = keep_training_state
+        self._monitor = monitor
+        self._run: Run | None = None
+        self._ids: dict[int, str] = {}
+        self._with_state: dict[int, str] = {}
+        self._provenance: SideWork | None = None
+        self._told: dict[str, Any] = {}
+        self._data = _Data(store)
+        self._failed: set[int] = set()
+
+    def begin(self, *, module_class: type | None, plans: Mapping[str, Plan]) -> None:
+        """Start to find out, beside training, about the code, the environment and the data."""
+
+        def find_out(cancelled: Callable[[], bool]) -> None:
+            self._told["code"] = code.capture(module_class=module_class, exclude=(self.store.path,))
+            self._told["environment"] = environment.capture()
+
+        self._provenance = SideWork(find_out, name="mvc-provenance")
+        self._data.begin(plans)
+
+    def find_parent(self, snapshot: Snapshot) -> None:
+        """Look, in the background, for the version that a fit's first weights came from."""
+
+        def look() -> None:
+            try:
+                found = lineage.by_content(self.store, snapshot.weights)
+                if found is not None:
+                    self.parents = (found,)
+            except MVCError as error:
+                _log.warning("the store could not be searched for the version that this run began from: %s", error)
+            finally:
+                snapshot.release()
+
+        self.saver.submit(look)
+
+    def resume(self, version: Version) -> None:
+        """Note the version that the run goes on from."""
+        self.resumed = version
+        self.parents = (Parent(version.id, "resume"),)
+
+    def open(self) -> str:
+        """Reserve the run's label, and return it."""
+        if self._run is None:
+            self._run = self.store.open_run(self._label, framework=self._framework, record=self._tell_run)
+            if self.resumed is not None:
+                self._run.chain[:0] = _chain_before(self.store, self.resumed)
+        return self._run.label
+
+    def save(self, snapshot: Snapshot, facts: Facts) -> None:
+        """Make a version; waits until the one before is on disk."""
+        self.saver.wait()
+        self.saver.submit(lambda: self._commit(snapshot, facts))
+
+    def remove(self, ref: str, *, after: int | None, policy: str) -> None:
+        """Prune the weights of a version by a policy, once the save that took its place is durable.
+
+        Args:
+            ref: ``<run>/<number>`` of the version.
+            after: The number of the version that takes their place; if its save fails, nothing is pruned.
+            policy: In words, for the event.
+        """
+
+        def prune() -> None:
+            if after not in self._failed and self._run is not None:
+                self._run.prune([self._id(ref)], what="weights", policy=policy)
+
+        self.saver.submit(prune)
+
+    def finish(self, *, wait_for_data: bool) -> None:
+        """Wait until everything is on disk; give up on fingerprints that would take longer, unless told to wait."""
+        self.saver.wait()
+        self._data.finish(wait=wait_for_data and self.last is not None)
+
+    def _commit(self, snapshot: Snapshot, facts: Facts) -> None:
+        try:
+            if self._run is None:
+                raise MVCError("no run is open")
+            version = self._run.commit(
+                snapshot,
+                number=facts.number,
+                epoch=facts.epoch,
+                step=facts.step,
+                metrics=facts.metrics,
+                monitor=self._monitor,
+                parents=self.parents if self.last is None else None,
+                hyperparameters=self.hyperparameters,
+                data=self._data.known(),
+                facts=facts.more,
+            )
+        except BaseException:
+            self._failed.add(facts.number)
+            raise
+        finally:
+            snapshot.release()
+        self.last = version
+        self._ids[facts.number] = version.id
+        self._data.note(version)
+        if version.training_state is not None:
+            self._with_state[facts.number] = version.id
+        self._prune_states(facts.best)
+
+    def _prune_states(self, best: int | None) -> None:
+        if self._keep == "all":
+            return
+        newest = sorted(self._with_state, reverse=True)[: self._keep]
+        old = [number for number in self._with_state if number not in newest and number != best]
+        if old and self._run is not None:
+            ids = [self._with_state.pop(number) for number in old]
+            self._run.prune(ids, what="state", policy=f"keep_training_state={self._keep}")
+
+    def _id(self, ref: str) -> str:
+        own = f"{self._run.label}/" if self._run is not None else ""
+        number = int(ref[len(own) :]) if own and ref.startswith(own) else None
+        if number is None:
+            return self.store.get(ref).id
+        self._with_state.pop(number, None)
+        return self._ids[number]
+
+    def _tell_run(self) -> dict[str, Any]:
+        if self._provenance is not None:
+            self._provenance.wait("git and the environment to be read")
+        told: dict[str, Any] = {"argv": list(sys.argv), "policy": dict(self.policy)}
+        captured = self._told.get("code")
+        if captured is not None:
+            patch = self.store.put_patch(captured.patch) if captured.patch is not None else None
+            told["code"] = {**captured.facts, **({"patch": patch} if patch else {})}
+        told["environment"] = self._told.get("environment", {})
+        if self.resumed is not None:
+            told["resumes"] = self.resumed.id
+        return told
+
+    def warn_if_too_large(self, snapshot: Snapshot, planned: int | None) -> None:
+        """Warn when the run as planned will not fit on the disk.
+
+        Args:
+            snapshot: The first version.
+            planned: How many versions will keep their weights; None where nobody knows.
+        """
+        if planned is None:
+            return
+        state = snapshot.tree_tensors.nbytes if snapshot.tree_tensors is not None else 0
+        states = planned if self._keep == "all" else min(planned, self._keep + 2)
+        needed = snapshot.weights.nbytes * planned + state * states
+        place = next(each for each in (self.store.path, *self.store.path.parents) if each.exists())
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            warnings.warn(
+                f"about {planned} versions need up to {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB free "
+                "(tensors that do not change are stored once, and may save some of it): keep fewer with save_top_k, "
+                "save less often, or choose another store=",
+                MVCWarning,
+                stacklevel=2,
+            )
+
+
+def _chain_before(store: VersionStore, resumed: Version) -> list[str]:
+    """Return the versions before the resumed one, which a resumed policy may remove; never that one itself."""
+    chain: list[str] = []
+    try:
+        last: Version | None = store.get(resumed.id)
+        while last is not None:
+            until = last.number
+            earlier = [each.id for each in store.versions(run=last.run) if each.number <= until]
+            chain[:0] = [each for each in earlier if each != resumed.id]
+            resumes = last.details.run_record.get("resumes")
+            last = store.get(resumes) if resumes else None
+    except MVCError as error:  # a version of another store, or one whose history is damaged
+        _log.info("what was saved before this run is left alone: %s", error)
+    return chain
+
+
+class _Data:
+    """The fingerprints of one fit: computed beside training, and added to versions that were made before."""
+
+    def __init__(self, store: VersionStore) -> None:
+        self._store = store
+        self._plans: Mapping[str, Plan] = {}
+        self._work: SideWork | None = None
+        self._lock = threading.Lock()
+        self._computed: dict[str, Computed] = {}
+        self._known: dict[str, Fingerprint] = {}
+        self._waiting: list[tuple[str, tuple[str, ...]]] = []
+
+    def begin(self, plans: Mapping[str, Plan]) -> None:
+        self._plans = dict(plans)
+        if self._plans:
+            self._work = SideWork(self._compute, name="mvc-fingerprint")
+
+    def _compute(self, cancelled: Callable[[], bool]) -> None:
+        for name, plan in self._plans.items():
+            if cancelled():
+                return
+            try:
+                computed = plan.compute(cancelled=cancelled)
+            except Exception as error:
+                _log.warning("the fingerprint of the data %r failed", name, exc_info=True)
+                failed = Fingerprint(None, "none", how="failed", problems=(f"{type(error).__name__}: {error}"[:200],))
+                with self._lock:
+                    self._known[name] = failed
+            else:
+                if cancelled():
+                    return
+                with self._lock:
+                    self._computed[name] = computed
+            with self._lock:
+                waiting = list(self._waiting)
+            # A version that was made meanwhile is completed here; one that is being made, by `note`.
+            if waiting:
+                self._complete()
+
+    def known(self) -> dict[str, Fingerprint]:
+        """Return what is known by now; the rest is ``pending``."""
+        self._keep_listings()
+        with self._lock:
+            return {name: self._known.get(name, Fingerprint(None, "pending")) for name in self._plans}
+
+    def note(self, version: Version) -> None:
+        """Remember a version whose fingerprints are to be completed."""
+        pending = tuple(name for name, each in version.data.items() if each.coverage == "pending")
+        if pending:
+            with self._lock:
+                self._waiting.append((version.id, pending))
+            self._complete()
+
+    def finish(self, *, wait: bool) -> None:
+        if self._work is None:
+            return
+        if not wait:
+            self._work.cancel()
+        self._work.wait("the fingerprint of the training data")
+        with self._lock:
+            waiting = bool(self._waiting)
+        if waiting:
+            self._complete()
+
+    def _keep_listings(self) -> None:
+        with self._lock:
+            computed, self._computed = self._computed, {}
+        for name, each in computed.items():
+            if each.listing is not None:
+                self._store.put_listing(each.listing)
+            with self._lock:
+                self._known[name] = each.fingerprint
+
+    def _complete(self) -> None:
+        self._keep_listings()
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            known = dict(self._known)
+        left = []
+        for version_id, names in waiting:
+            for name in names:
+                if name in known:
+                    self._store.complete_fingerprint(version_id, name, known[name])
+            missing = tuple(name for name in names if name not in known)
+            if missing:
+                left.append((version_id, missing))
+        with self._lock:
+            self._waiting += left
