@@ -46,9 +46,8 @@ def _imports(test: Path, *, nested: bool) -> frozenset[str]:
 
 def _installed(name: str) -> bool:
     found = importlib.util.find_spec(name)
-    return (
-        found is not None and found.origin is not None
-    )  # tests/lightning/ would pass for a namespace package
+    # A folder such as tests/lightning would pass for a namespace package, which has no origin.
+    return found is not None and found.origin is not None
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
