@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mvc_callbacks.tensors import Tensor
-from mvc_callbacks.torch_tensors import copy_bits, dtype_name, memory_of, plain, to_neutral
+from mvc_callbacks.torch_tensors import copy_bits, dtype_name, memory_of, neutral_of, plain
 
 __all__ = ["Staging", "StagingBuffers"]
 
@@ -98,7 +98,7 @@ class Staging:
 
     def share(self) -> list[Tensor]:
         """Return the tensors without a copy where that can be; they change as training goes on."""
-        return [to_neutral(source) for source in self._sources]
+        return [neutral_of(source) for source in self._sources]
 
     def copy(self, buffers: StagingBuffers) -> tuple[list[Tensor], torch.Tensor]:
         """Copy the tensors to host memory.

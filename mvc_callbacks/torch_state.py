@@ -120,7 +120,7 @@ def rebuild(
 
 
 def to_torch(value: Any) -> Any:
-    """Return a decoded value with each neutral tensor in it, at any depth of plain containers, as one of torch."""
+    """Return a decoded value whose neutral tensors, at any depth of plain containers, are torch's."""
     if isinstance(value, Tensor):
         return from_neutral(value)
     if type(value) in (list, tuple):

@@ -17,6 +17,7 @@ __all__ = [
     "dtype_name",
     "from_neutral",
     "memory_of",
+    "neutral_of",
     "nonfinite",
     "plain",
     "to_neutral",
@@ -133,7 +134,11 @@ def to_neutral(tensor: torch.Tensor, *, name: str = "") -> Tensor:
         UnsupportedTensor: If it is sparse, nested, quantised, uninitialised, on the meta device, a wrapper,
             or of a dtype of less than a byte.
     """
-    host = plain(tensor, name=name)
+    return neutral_of(plain(tensor, name=name))
+
+
+def neutral_of(host: torch.Tensor) -> Tensor:
+    """Return what `plain` gave as a neutral tensor."""
     if host.device.type != "cpu" or not host.is_contiguous():
         copy = torch.empty(host.shape, dtype=host.dtype)
         copy_bits(host, copy)

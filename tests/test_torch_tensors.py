@@ -51,7 +51,7 @@ def test_every_dtype_of_torch_is_kept_or_refused_by_name() -> None:
         else:
             with pytest.raises(UnsupportedTensor, match=str(dtype)):
                 dtype_name(dtype)
-    assert set(_BY_DTYPE.values()) == set(ITEM_SIZE)
+    assert set(_BY_DTYPE.values()) <= set(ITEM_SIZE)  # older releases of torch lack some
 
 
 @EVERY_DTYPE
