@@ -13,6 +13,8 @@ from torch.nn.parameter import UninitializedTensorMixin
 
 from mvc_callbacks.errors import IncompatibleModel, MVCError, MVCWarning
 from mvc_callbacks.store import VersionStore
+from mvc_callbacks.torch_state import rebuild, to_torch
+from mvc_callbacks.torch_tensors import view_of
 from mvc_callbacks.versions import Version
 
 __all__ = ["load"]
@@ -73,9 +75,11 @@ def load(
         PrunedVersion: If the weights were pruned.
         MissingObject, CorruptObject: If the store is damaged; nothing was assigned.
     """
-    saved = store.state_dict(version, verify=verify)
+    tensors = store.tensors(version, verify=verify)
+    saved: dict[str, Any] = {name: view_of(tensor) for name, tensor in tensors.items()}  # copied once, into the model
+    saved.update({name: to_torch(value) for name, value in store.extra(version).items()})
     if built:
-        _tell_module(store, version, model, saved)
+        _tell_module(store, version, model)
     selected = _select(saved, prefix, version)
     target = model.state_dict(keep_vars=True)
     match = _compare(target, selected, cast=cast)
@@ -89,17 +93,21 @@ def load(
     return None if whole else f"{len(match.names)}/{len(target)}"
 
 
-def _tell_module(store: VersionStore, version: Version, model: nn.Module, saved: Mapping[str, Any]) -> None:
+def _tell_module(store: VersionStore, version: Version, model: nn.Module) -> None:
     """Call a Lightning module's own ``on_load_checkpoint``, as loading from a checkpoint does."""
     hook = getattr(type(model), "on_load_checkpoint", None)
     if hook is None or hook.__module__.partition(".")[0] in ("lightning", "pytorch_lightning"):
         return
     from mvc_callbacks.torch_state import rebuild
 
-    checkpoint: dict[str, Any] = {"state_dict": dict(saved), "epoch": version.epoch, "global_step": version.step}
+    checkpoint: dict[str, Any] = {
+        "state_dict": dict(saved),
+        "epoch": version.epoch,
+        "global_step": version.step,
+    }
     if version.has_training_state:
         tree, tensors = store.training_state(version)
-        checkpoint = rebuild(tree=tree, tree_tensors=tensors, state_dict=dict(saved))
+        checkpoint = {**rebuild({}, None, tree, tensors), "state_dict": dict(saved)}
     try:
         model.on_load_checkpoint(checkpoint)  # type: ignore[operator]
     except KeyError as error:
@@ -189,7 +197,9 @@ def _judge(match: _Match, *, strict: bool, version: Version, model: nn.Module) -
     if strict or not match.names:
         hint = "strict=False loads what fits" if match.names else "nothing fits; is it another model?"
         raise IncompatibleModel(f"{told} do not fit; nothing was assigned ({hint}):{text}")
-    warnings.warn(f"{told} fit in part; {len(match.names)} were loaded, skipped were:{text}", MVCWarning, stacklevel=4)
+    warnings.warn(
+        f"{told} fit in part; {len(match.names)} were loaded, skipped were:{text}", MVCWarning, stacklevel=4
+    )
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -212,4 +222,6 @@ def _assign(model: nn.Module, target: Mapping[str, Any], loaded: Mapping[str, An
                 target[name].copy_(old)
         if isinstance(error, MVCError) or not isinstance(error, RuntimeError):
             raise
-        raise IncompatibleModel(f"{type(model).__name__} refused the weights and is as it was: {error}") from error
+        raise IncompatibleModel(
+            f"{type(model).__name__} refused the weights and is as it was: {error}"
+        ) from error
