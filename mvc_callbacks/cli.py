@@ -1,0 +1,205 @@
+"""The command ``mvc``: what is in a store, in the terminal."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+
+from mvc_callbacks import __version__, cli_changes
+from mvc_callbacks.cli_frame import Frame, Session, json_option, store_option
+from mvc_callbacks.render import clean, count, size
+
+__all__ = ["main", "mvc"]
+
+DAMAGED = 1
+_SHOWN = 20
+
+
+@click.group(cls=Frame, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="mvc %(version)s")
+@store_option
+@click.pass_context
+def mvc(context: click.Context) -> None:
+    """See, check and manage the versions of a model.
+
+    REF names a version: an id or the beginning of one, latest, best, best:METRIC:max, RUN, RUN/3, RUN/best,
+    or an alias; each may end in ~N for N parents up.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@mvc.command()
+@click.argument("ref", required=False)
+@click.option("--run", metavar="LABEL", help="Only this run.")
+@click.option(
+    "-n", "--number", type=click.IntRange(min=0), help="Most versions; 0 for all. Else 20, with --json all."
+)
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME", help="Show this metric; may be given again."
+)
+@json_option
+@store_option
+@click.pass_obj
+def log(
+    session: Session, ref: str | None, run: str | None, number: int | None, metrics: tuple[str, ...]
+) -> None:
+    """List versions, newest first.
+
+    With REF: this version and what it came from. A star marks the best by the monitored metric, "<- RUN/3" a
+    version that began from another run's. WEIGHTS is their size, STORED what the version added to the store.
+    """
+    from mvc_callbacks.cli_history import log_of, told_log
+    from mvc_callbacks.render_tables import log_lines
+
+    if ref is not None and run is not None:
+        raise click.UsageError("give REF or --run, not both")
+    limit = (None if session.as_json else _SHOWN) if number is None else number or None
+    store = session.store
+    found, older = log_of(store, ref, run, limit, metrics)
+    if session.as_json:
+        session.tell(told_log(found))
+    elif not found.versions:
+        session.note(f"the store {clean(store.path)} has no version yet")
+    else:
+        session.say(log_lines(found, now=_now(), paint=session.paint, width=session.width))
+        if older:
+            session.note(f"{count(older, 'older version')}: -n 0 shows all")
+
+
+@mvc.command()
+@click.argument("ref", default="latest")
+@json_option
+@store_option
+@click.pass_obj
+def show(session: Session, ref: str) -> None:
+    """Show everything of one version; the latest if REF is not given."""
+    from mvc_callbacks.cli_history import page_of, told_page
+    from mvc_callbacks.render_version import version_lines
+
+    page = page_of(session.store, ref)
+    if session.as_json:
+        session.tell(told_page(page))
+    else:
+        session.say(version_lines(page, now=_now(), paint=session.paint, width=session.width or 100))
+
+
+@mvc.command()
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--all", "everything", is_flag=True, help="Every file, tensor and package, not only the first few."
+)
+@json_option
+@store_option
+@click.pass_obj
+def diff(session: Session, a: str, b: str, everything: bool) -> None:
+    """Compare two versions: metrics, hyperparameters, data, code, environment, weights."""
+    from mvc_callbacks.render_diff import MOST, difference_lines
+
+    difference = session.store.diff(a, b)
+    if session.as_json:
+        session.tell(difference.to_dict())
+    else:
+        session.say(difference_lines(difference, paint=session.paint, most=None if everything else MOST))
+
+
+@mvc.command()
+@json_option
+@store_option
+@click.pass_obj
+def runs(session: Session) -> None:
+    """List the runs, oldest first, each with its best version."""
+    from mvc_callbacks.cli_history import run_lines_of, told_runs
+    from mvc_callbacks.render_tables import run_lines
+
+    store = session.store
+    lines = run_lines_of(store)
+    if session.as_json:
+        session.tell(told_runs(store, lines))
+    elif not lines:
+        session.note(f"the store {clean(store.path)} has no run with a version yet")
+    else:
+        session.say(run_lines(lines, now=_now(), paint=session.paint))
+
+
+@mvc.command()
+@json_option
+@store_option
+@click.pass_obj
+def aliases(session: Session) -> None:
+    """List the aliases, where they point, and why."""
+    from mvc_callbacks.cli_history import told_aliases, versions_of
+    from mvc_callbacks.render_tables import alias_lines
+
+    store = session.store
+    current = store.aliases()
+    moves = {move.name: move for move in store.alias_log()}
+    known = versions_of(store, current.values())
+    if session.as_json:
+        session.tell(told_aliases(current, moves, known))
+    elif not current:
+        session.note(f"the store {clean(store.path)} has no alias yet: mvc promote REF NAME makes one")
+    else:
+        session.say(alias_lines(current, versions=known, moves=moves, now=_now(), paint=session.paint))
+
+
+@mvc.command()
+@click.argument("ref")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
+@store_option
+@click.pass_obj
+def export(session: Session, ref: str, file: Path, force: bool) -> None:
+    """Write a version's weights into a stock safetensors FILE."""
+    from mvc_callbacks.cli_reports import named
+    from mvc_callbacks.errors import Misconfigured
+    from mvc_callbacks.export import check_target, write_safetensors
+
+    store = session.store
+    version = store.get(ref)
+    if store.path.resolve() in check_target(file, overwrite=force).resolve().parents:
+        raise Misconfigured(f"{file} is inside the store {store.path}: give a file elsewhere")
+    tensors = store.tensors(version)
+    written = write_safetensors(tensors, file, overwrite=force)
+    session.say([f"{clean(file)}: {count(len(tensors), 'tensor')}, {size(written)}, from {named(version)}"])
+    left_out = version.details.record["weights"].get("extra") or {}
+    if left_out:
+        session.note(f"left out, as they are no tensors: {clean(', '.join(left_out), 200)}")
+
+
+@mvc.command()
+@click.option("--full", is_flag=True, help="Read and hash every byte; what is damaged is moved aside.")
+@json_option
+@store_option
+@click.pass_context
+def verify(context: click.Context, full: bool) -> None:
+    """Check that everything is there; exit with 1 if not."""
+    from mvc_callbacks.cli_history import versions_of
+    from mvc_callbacks.cli_reports import verified
+
+    session: Session = context.obj
+    store = session.store
+    with session.progress("verifying") as progress:
+        report = store.verify(full=full, progress=progress)
+    if session.as_json:
+        session.tell(report.to_dict())
+    else:
+        hurt = dict.fromkeys(each for problem in report.problems for each in problem.versions)
+        session.say(verified(report, versions_of(store, hurt)))
+    context.exit(0 if report.ok else DAMAGED)
+
+
+for _command in ("promote", "rollback", "prune", "delete", "rebuild"):
+    mvc.add_command(getattr(cli_changes, _command))
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def main() -> None:
+    """Run ``mvc`` with the arguments of the process."""
+    mvc.main()

@@ -1,0 +1,132 @@
+"""The commands of ``mvc`` that change a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from mvc_callbacks.cli_frame import Session, json_option, store_option
+from mvc_callbacks.render import clean
+
+if TYPE_CHECKING:
+    from mvc_callbacks.store import VersionStore
+
+__all__ = ["delete", "promote", "prune", "rebuild", "rollback"]
+
+
+@click.command()
+@click.argument("ref")
+@click.argument("name")
+@click.option("-m", "--why", default="", metavar="TEXT", help="Why; kept in the alias's log.")
+@store_option
+@click.pass_obj
+def promote(session: Session, ref: str, name: str, why: str) -> None:
+    """Point the alias NAME to a version."""
+    store = session.store
+    before = store.aliases().get(name)
+    _say_moved(session, store, name, before, store.promote(ref, name, why=why).id)
+
+
+@click.command()
+@click.argument("name")
+@click.option("-m", "--why", default="", metavar="TEXT", help="Why; kept in the alias's log.")
+@store_option
+@click.pass_obj
+def rollback(session: Session, name: str, why: str) -> None:
+    """Point the alias NAME back to where it was before."""
+    store = session.store
+    before = store.aliases().get(name)
+    _say_moved(session, store, name, before, store.rollback(name, why=why).id)
+
+
+@click.command()
+@click.argument("refs", nargs=-1, metavar="[REF]...")
+@click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the newest N of each run.")
+@click.option("--keep-best", type=click.IntRange(min=0), metavar="N", help="Keep the best N of each run.")
+@click.option("--run", metavar="LABEL", help="Only versions of this run.")
+@click.option(
+    "--what",
+    type=click.Choice(["weights", "state"]),
+    default="weights",
+    show_default=True,
+    help="weights, and the state with them; or only the rest of the training state.",
+)
+@click.option("-m", "--why", metavar="TEXT", help="Why; kept with the versions.")
+@click.option("--dry-run", is_flag=True, help="Tell only what would go.")
+@json_option
+@store_option
+@click.pass_obj
+def prune(
+    session: Session,
+    refs: tuple[str, ...],
+    keep_last: int | None,
+    keep_best: int | None,
+    run: str | None,
+    what: Literal["weights", "state"],
+    why: str | None,
+    dry_run: bool,
+) -> None:
+    """Free the disk of weights or training states, without asking.
+
+    Prunes the REFs, or what no --keep rule keeps. The records stay: a pruned version still tells what it was.
+    A version that an alias points to is never pruned.
+    """
+    if refs and (keep_last is not None or keep_best is not None or run is not None):
+        raise click.UsageError("give REFs, or rules (--keep-last, --keep-best, --run), not both")
+    if not refs and keep_last is None and keep_best is None:
+        raise click.UsageError(
+            "say what to prune: REFs, --keep-last N or --keep-best N; --dry-run shows what would go"
+        )
+    from mvc_callbacks.cli_history import versions_of
+    from mvc_callbacks.cli_reports import removed
+
+    store = session.store
+    report = store.prune(
+        *refs, keep_last=keep_last, keep_best=keep_best, run=run, what=what, dry_run=dry_run, policy=why
+    )
+    if session.as_json:
+        session.tell(report.to_dict())
+    else:
+        known = versions_of(store, [*report.versions, *(identity for identity, _ in report.kept)])
+        session.say(removed(report, "would prune" if dry_run else "pruned", f"the {what} of ", known))
+
+
+@click.command()
+@click.option("--run", required=True, metavar="LABEL", help="The run.")
+@json_option
+@store_option
+@click.pass_obj
+def delete(session: Session, run: str) -> None:
+    """Delete a run with the records of its versions, without asking."""
+    from mvc_callbacks.cli_reports import removed
+
+    report = session.store.delete_run(run)
+    if session.as_json:
+        session.tell(report.to_dict())
+    else:
+        session.say(removed(report, f"deleted the run {clean(run)} with", "", {}))
+
+
+@click.command()
+@json_option
+@store_option
+@click.pass_obj
+def rebuild(session: Session) -> None:
+    """Make the history and the aliases again, from the records."""
+    from mvc_callbacks.cli_reports import rebuilt
+
+    store = session.store
+    _ = store.identity  # raises where there is no store; rebuilding would make an empty one
+    report = store.rebuild()
+    if session.as_json:
+        session.tell(report.to_dict())
+    else:
+        session.say(rebuilt(report))
+
+
+def _say_moved(session: Session, store: VersionStore, name: str, before: str | None, after: str) -> None:
+    from mvc_callbacks.cli_history import versions_of
+    from mvc_callbacks.cli_reports import moved
+
+    session.say(moved(name, before, after, versions_of(store, filter(None, [before, after]))))

@@ -1,0 +1,171 @@
+"""The difference of two versions as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mvc_callbacks.diff import Change, DataDifference, Difference, WeightsDifference
+from mvc_callbacks.render import PLAIN, Cell, Paint, clean, columns, count, number, short
+from mvc_callbacks.render_values import told
+from mvc_callbacks.versions import Fingerprint, Version
+
+__all__ = ["MOST", "difference_lines"]
+
+MOST = 12
+"""Lines of one kind that are shown unless all are asked for."""
+_SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": " "}
+
+
+def difference_lines(difference: Difference, *, paint: Paint = PLAIN, most: int | None = MOST) -> list[str]:
+    """Tell a difference.
+
+    Args:
+        difference: What differs.
+        paint: How it is coloured.
+        most: Most lines of one kind (files, tensors, packages); None for all.
+
+    Returns:
+        The lines.
+    """
+    lines = [f"a  {_end(difference.a, paint)}", f"b  {_end(difference.b, paint)}"]
+    sections = (
+        ("metrics", list(_metrics(difference.metrics, paint))),
+        ("hyperparameters", list(_facts(difference.hyperparameters, paint, most))),
+        ("data", [line for each in difference.data for line in _data(each, paint, most)]),
+        ("code", list(_facts(difference.code, paint, most))),
+        ("environment", list(_facts(difference.environment, paint, most))),
+        ("weights", list(_weights(difference.weights, paint, most))),
+    )
+    for name, inside in sections:
+        if inside:
+            lines += ["", paint(name, "bold"), *(f"  {line}".rstrip() for line in inside)]
+    untouched = [name for name, inside in sections if not inside]
+    if untouched:
+        lines += ["", paint(f"no difference known in {', '.join(untouched)}", "dim")]
+    return lines
+
+
+def _end(version: Version, paint: Paint) -> str:
+    where = [f"epoch {version.epoch}"] if version.epoch is not None else []
+    where += [f"step {version.step}"] if version.step is not None else []
+    name = f"{clean(version.run, 64)}/{version.number}"
+    return f"{paint(version.short_id, 'id')}  {paint(name, 'name')}  {', '.join(where)}".rstrip()
+
+
+def _metrics(changes: Sequence[Change], paint: Paint) -> Iterator[str]:
+    rows = [
+        [
+            Cell(clean(each.name, 60)),
+            Cell("" if each.kind == "added" else number(each.a)),
+            Cell("->", "dim"),
+            Cell("" if each.kind == "removed" else number(each.b)),
+            Cell(_step(each), "dim"),
+        ]
+        for each in changes
+    ]
+    if rows:
+        yield from columns(
+            ["metric", "a", "  ", "b", "difference"], rows, right={"a", "b", "difference"}, paint=paint
+        )
+
+
+def _step(change: Change) -> str:
+    if not (isinstance(change.a, (int, float)) and isinstance(change.b, (int, float))):
+        return ""
+    step = number(change.b - change.a)
+    return "=" if change.kind == "same" else step if step.startswith(("-", "n")) else f"+{step}"
+
+
+def _facts(changes: Sequence[Change], paint: Paint, most: int | None) -> Iterator[str]:
+    for each in changes[:most]:
+        name = clean(each.name, 80)
+        if each.kind == "added":
+            yield paint(f"+ {name}  {told(each.b, 120)}", "good")
+        elif each.kind == "removed":
+            yield paint(f"- {name}  {told(each.a, 120)}", "bad")
+        else:
+            yield f"~ {name}  {_short_told(each.a)} -> {_short_told(each.b)}"
+    yield from _more(len(changes), most)
+
+
+def _short_told(value: object) -> str:
+    # A digest is known by its beginning; a module's source is not read here.
+    if (
+        isinstance(value, str)
+        and len(value) in (40, 64)
+        and all(each in "0123456789abcdef" for each in value)
+    ):
+        return value[:12]
+    if isinstance(value, str) and "\n" in value:
+        return f"({count(len(value.splitlines()), 'line')})"
+    return told(value, 80)
+
+
+def _data(each: DataDifference, paint: Paint, most: int | None) -> Iterator[str]:
+    name = clean(each.name, 60)
+    if each.same:
+        digest = each.a.digest if each.a else None
+        yield f"{name}: the same ({_extent(each.a)}{f', {short(digest)}' if digest else ''})"
+        return
+    if each.a is None or each.b is None:
+        yield f"{name}: only in {'b' if each.a is None else 'a'} ({_extent(each.b or each.a)})"
+        return
+    if each.same is None:
+        yield f"{name}: cannot be compared ({_extent(each.a)} -> {_extent(each.b)})"
+        return
+    yield paint(f"{name}: changed ({_extent(each.a)} -> {_extent(each.b)})", "bad")
+    if each.files is None:
+        if each.a.listing or each.b.listing:
+            yield "  which files differ is not known: a listing of one of them is missing"
+        return
+    if not each.files:
+        yield "  no file differs: the samples chosen from them, or their order, do"
+    files = each.files
+    for sign, look, amount, names in (
+        ("~", "", files.changed, files.changed_names),
+        ("+", "good", files.added, files.added_names),
+        ("-", "bad", files.removed, files.removed_names),
+    ):
+        shown = names[:most]
+        for path in shown:
+            yield "  " + paint(f"{sign} {clean(path, 400)}", look)  # type: ignore[arg-type]
+        if amount > len(shown):
+            yield f"  {sign} ... and {amount - len(shown):,} more"
+
+
+def _extent(data: Fingerprint | None) -> str:
+    if data is None:
+        return "nothing"
+    return count(data.files, "file") if data.files else clean(data.coverage, 20)
+
+
+def _weights(weights: WeightsDifference, paint: Paint, most: int | None) -> Iterator[str]:
+    if weights.same:
+        yield "the same, bit for bit"
+        return
+    if weights.unchanged is None:
+        yield "different; tensor by tensor it cannot be told, as the weights of one were pruned"
+        return
+    parts = [f"{len(weights.changed)} tensors changed", f"{weights.unchanged} unchanged"]
+    parts += [f"{len(weights.renamed)} renamed"] if weights.renamed else []
+    parts += [f"{len(weights.added)} added"] if weights.added else []
+    parts += [f"{len(weights.removed)} removed"] if weights.removed else []
+    yield ", ".join(parts)
+    for change in weights.changed[:most]:
+        form = (
+            clean(change.a, 60) if change.a == change.b else f"{clean(change.a, 60)} -> {clean(change.b, 60)}"
+        )
+        yield f"  ~ {clean(change.name, 120)}  {paint(form, 'dim')}"
+    yield from (f"  {line}" for line in _more(len(weights.changed), most))
+    for old, new in weights.renamed[:most]:
+        yield f"  = {clean(old, 120)} -> {clean(new, 120)}"
+    yield from (f"  {line}" for line in _more(len(weights.renamed), most))
+    for sign, look, names in (("+", "good", weights.added), ("-", "bad", weights.removed)):
+        for name in names[:most]:
+            yield "  " + paint(f"{sign} {clean(name, 120)}", look)  # type: ignore[arg-type]
+        yield from (f"  {line}" for line in _more(len(names), most))
+
+
+def _more(amount: int, most: int | None) -> Iterator[str]:
+    if most is not None and amount > most:
+        yield f"... and {amount - most:,} more"
