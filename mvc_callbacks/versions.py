@@ -139,6 +139,10 @@ class TrainingState:
     bytes: int
     untold: tuple[str, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Tell the state as plain JSON values."""
+        return {**asdict(self), "untold": list(self.untold)}
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -157,6 +161,16 @@ class Evaluation:
     kind: str
     metrics: Mapping[str, float]
     data: Mapping[str, Fingerprint]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tell the evaluation as JSON values."""
+        return {
+            "id": self.id,
+            "time": self.time,
+            "kind": self.kind,
+            "metrics": dict(self.metrics),
+            "data": {name: each.to_dict() for name, each in self.data.items()},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +209,10 @@ class AliasMove:
     how: str
     why: str = ""
     who: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tell the move as plain JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +318,29 @@ class Version:
     def has_training_state(self) -> bool:
         """Whether the training state was saved and is still in the store."""
         return self.training_state is not None and not self.pruned
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tell what the history tells of the version as JSON values; `details` are left out."""
+        return {
+            "id": self.id,
+            "short_id": self.short_id,
+            "run": self.run,
+            "number": self.number,
+            "sequence": self.sequence,
+            "created": self.created,
+            "framework": self.framework,
+            "epoch": self.epoch,
+            "step": self.step,
+            "metrics": dict(self.metrics),
+            "monitor": asdict(self.monitor) if self.monitor else None,
+            "parents": [parent.to_dict() for parent in self.parents],
+            "weights": asdict(self.weights),
+            "training_state": self.training_state.to_dict() if self.training_state else None,
+            "data": {name: each.to_dict() for name, each in self.data.items()},
+            "evaluations": [each.to_dict() for each in self.evaluations],
+            "pruned": [asdict(each) for each in self.pruned],
+            "flags": list(self.flags),
+        }
 
     def without_loader(self) -> Version:
         """Return the version as a plain value that reads nothing."""
