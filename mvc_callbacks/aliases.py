@@ -37,7 +37,9 @@ class AliasTable:
             if not all(isinstance(each, str) for pair in current.items() for each in pair):
                 raise TypeError("a name or an id is not text")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptHistory(f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`") from error
+            raise CorruptHistory(
+                f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`"
+            ) from error
         return current, log
 
     def current(self) -> dict[str, str]:
@@ -53,7 +55,9 @@ class AliasTable:
                 if name is None or row["name"] == name
             ]
         except (KeyError, TypeError) as error:
-            raise CorruptHistory(f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`") from error
+            raise CorruptHistory(
+                f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`"
+            ) from error
 
     def next_turn(self, name: str) -> int:
         """Return the number of an alias's next move; clocks do not order them."""
@@ -74,7 +78,9 @@ class AliasTable:
         if not places:
             raise UnknownRef(f"there is no alias {name!r}; `mvc aliases` lists them")
         if len(places) < 2:
-            raise UnknownRef(f"the alias {name!r} has pointed to one version only: there is nothing to roll back to")
+            raise UnknownRef(
+                f"the alias {name!r} has pointed to one version only: there is nothing to roll back to"
+            )
         return places[-2]
 
     def append(self, identity: str, event: Mapping[str, Any]) -> None:
@@ -103,12 +109,17 @@ class AliasTable:
         by_name: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
         for each in ordered:
             by_name.setdefault(each[1]["name"], []).append(each)
-        for each_name in by_name.values():  # clocks may have gone back: within a name its own count is the order
+        for each_name in by_name.values():
+            # Clocks may have gone back: within a name its own count is the order.
             each_name.sort(key=lambda each: (each[1]["turn"], each[1]["time"], each[0]))
         turns = {name: iter(each) for name, each in by_name.items()}
         merged = [next(turns[each[1]["name"]]) for each in ordered]
         log = {
-            str(place): {**{field: event[field] for field in _FIELDS}, "event": identity, "turn": event["turn"]}
+            str(place): {
+                **{field: event[field] for field in _FIELDS},
+                "event": identity,
+                "turn": event["turn"],
+            }
             for place, (identity, event) in enumerate(merged, 1)
         }
         current: dict[str, str] = {}
@@ -116,7 +127,9 @@ class AliasTable:
             current.pop(event["name"], None)
             if event["id"] is not None:
                 current[event["name"]] = event["id"]
-        aliases = {str(place): {"name": name, "id": each} for place, (name, each) in enumerate(current.items(), 1)}
+        aliases = {
+            str(place): {"name": name, "id": each} for place, (name, each) in enumerate(current.items(), 1)
+        }
         self._storage.write({"log": log, "aliases": aliases})
 
 

@@ -135,8 +135,12 @@ class Run:
         """
         number = self.next_number if number is None else number
         if number < self.next_number:
-            raise ValueError(f"the run {self.label} has a version {self._number} already; {number} comes too late")
-        told = _Facts(epoch, step, metrics or {}, monitor, parents, hyperparameters, data or {}, flags, facts or {})
+            raise ValueError(
+                f"the run {self.label} has a version {self._number} already; {number} comes too late"
+            )
+        told = _Facts(
+            epoch, step, metrics or {}, monitor, parents, hyperparameters, data or {}, flags, facts or {}
+        )
         layout = self._layout
         layout.make_staging()
         epoch = layout.shared().epoch
@@ -200,14 +204,22 @@ class Run:
     ) -> tuple[str, dict[str, Any]]:
         layout = self._layout
         if self._record is None:
-            told = {**self._tell(), "label": self.label, "base": self._base, "created": self._created, "who": user()}
+            told = {
+                **self._tell(),
+                "label": self.label,
+                "base": self._base,
+                "created": self._created,
+                "who": user(),
+            }
             self._record = layout.runs.write(told)
         nonfinite = snapshot.nonfinite()
         stored = weights.bytes + (state.bytes if state else 0) + (tree[1] if tree else 0)
         parents = facts.parents
         if parents is None:
             parents = (Parent(self.chain[-1], "run"),) if self.chain else ()
-        flags = list(dict.fromkeys([*facts.flags, *self._marks(nonfinite, weights, facts.step, snapshot.weights_of)]))
+        flags = list(
+            dict.fromkeys([*facts.flags, *self._marks(nonfinite, weights, facts.step, snapshot.weights_of)])
+        )
         record = {
             **facts.more,
             "run": {"label": self.label, "id": self._record},
@@ -289,5 +301,3 @@ def _readable(layout: Layout, digest: str) -> bool:
         layout.manifests.read(digest)
         return True
     return False
-
-

@@ -187,7 +187,9 @@ def check_folder(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISDIR(mode):
-        raise UnsafeFile(f"{path} should be a plain folder of the store but is a link or a file; nothing was read")
+        raise UnsafeFile(
+            f"{path} should be a plain folder of the store but is a link or a file; nothing was read"
+        )
 
 
 @contextlib.contextmanager
@@ -242,4 +244,5 @@ def map_file(path: Path) -> memoryview:
     with _opened(path) as (descriptor, size):
         if size == 0:  # an empty file cannot be mapped
             return memoryview(b"")
-        return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+        # Copy on write: frameworks take only writable memory without a copy, and a write must never reach the file.
+        return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))

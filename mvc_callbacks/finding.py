@@ -45,7 +45,9 @@ class Finder:
         row = self._base(ref, text)
         for step in range(ref.up):
             if not row["parents"]:
-                raise UnknownRef(f"{text!r}: {row['run']}/{row['number']} has no parent; it goes up {step} at most")
+                raise UnknownRef(
+                    f"{text!r}: {row['run']}/{row['number']} has no parent; it goes up {step} at most"
+                )
             row = self.by_id(row["parents"][0]["id"], text)
         return row
 
@@ -84,7 +86,11 @@ class Finder:
 
     def by_prefix(self, prefix: str, text: str) -> Row:
         """Return the row of the only acknowledged version whose id begins so."""
-        rows = [row for each in self._layout.versions.with_prefix(prefix) if (row := self._acknowledged(each)) is not None]
+        rows = [
+            row
+            for each in self._layout.versions.with_prefix(prefix)
+            if (row := self._acknowledged(each)) is not None
+        ]
         if not rows:
             raise UnknownRef(f"{text!r} is the id of no version in {self._layout.path}; `mvc log` lists them")
         if len(rows) > 1:
@@ -96,7 +102,9 @@ class Finder:
         row = self._acknowledged(identity)
         if row is None:
             why = f"{text!r} leads to" if text else "there is no"
-            raise UnknownRef(f"{why} version {identity[:12]} in {self._layout.path}: it was deleted, or is damaged; run `mvc verify`")
+            raise UnknownRef(
+                f"{why} version {identity[:12]} in {self._layout.path}: it was deleted, or is damaged; run `mvc verify`"
+            )
         return row
 
     def _acknowledged(self, identity: str) -> Row | None:
@@ -119,14 +127,18 @@ class Finder:
             row = self._layout.history.last(shared.run)
             if row is not None and row["sequence"] == shared.sequence:
                 return row
-        rows = [row for run in self._layout.history.runs() if (row := self._layout.history.last(run)) is not None]
+        rows = [
+            row for run in self._layout.history.runs() if (row := self._layout.history.last(run)) is not None
+        ]
         if not rows:
             raise UnknownRef(f"the store {self._layout.path} has no version yet")
         return max(rows, key=order_of)
 
     def _best(self, ref: Ref, text: str) -> Row:
         run = self._run(ref.name, text) if ref.name is not None else None
-        rows = [row for row in self.all_rows(run) if not any(each["what"] == "weights" for each in row["pruned"])]
+        rows = [
+            row for row in self.all_rows(run) if not any(each["what"] == "weights" for each in row["pruned"])
+        ]
         metric, mode = self._criterion(ref, rows, text)
         scored = [row for row in rows if isinstance(row["metrics"].get(metric), (int, float))]
         scored = [row for row in scored if not math.isnan(row["metrics"][metric])]
@@ -136,17 +148,28 @@ class Finder:
         return min(scored, key=lambda row: (sign * row["metrics"][metric], *order_of(row)))
 
     def _criterion(self, ref: Ref, rows: list[Row], text: str) -> tuple[str, str]:
-        watched = {tuple(row["monitor"]): order_of(row) for row in sorted(rows, key=order_of) if row["monitor"]}
+        watched = {
+            tuple(row["monitor"]): order_of(row) for row in sorted(rows, key=order_of) if row["monitor"]
+        }
         if ref.metric is not None:
             modes = {mode for name, mode in watched if name == ref.metric}
             if ref.mode is not None or len(modes) == 1:
                 return ref.metric, ref.mode or next(iter(modes))
-            raise AmbiguousRef(f"{text!r} does not say whether less is better: {ref.metric!r} with ':min' or ':max'")
+            raise AmbiguousRef(
+                f"{text!r} does not say whether less is better: {ref.metric!r} with ':min' or ':max'"
+            )
         if not watched:
-            raise UnknownRef(f"{text!r}: no version with weights watched a metric; say which: 'best:METRIC:min'{_metrics(rows)}")
+            raise UnknownRef(
+                f"{text!r}: no version with weights watched a metric; say which: 'best:METRIC:min'{_metrics(rows)}"
+            )
         if len(watched) > 1:
-            choices = ", ".join(f"'best:{name}:{mode}'" for name, mode in sorted(watched, key=lambda each: watched[each], reverse=True))
-            raise AmbiguousRef(f"{text!r}: versions watched different metrics; say which, the newest first: {choices}")
+            choices = ", ".join(
+                f"'best:{name}:{mode}'"
+                for name, mode in sorted(watched, key=lambda each: watched[each], reverse=True)
+            )
+            raise AmbiguousRef(
+                f"{text!r}: versions watched different metrics; say which, the newest first: {choices}"
+            )
         name, mode = next(iter(watched))
         return name, mode
 
@@ -162,5 +185,3 @@ def _list(rows: list[Row]) -> str:
 
 def _up_to(last: Row | None) -> str:
     return "it has none yet" if last is None else f"its newest is {last['run']}/{last['number']}"
-
-

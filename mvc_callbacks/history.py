@@ -66,7 +66,8 @@ def parse(data: bytes, path: Path) -> dict[str, dict[str, Any]]:
         raise CorruptHistory(f"{path} holds no database; {hint}")
     for table in tables.values():
         if not isinstance(table, dict) or not all(
-            key.isascii() and key.isdigit() and len(key) < 12 and isinstance(row, dict) for key, row in table.items()
+            key.isascii() and key.isdigit() and len(key) < 12 and isinstance(row, dict)
+            for key, row in table.items()
         ):
             raise CorruptHistory(f"{path} has tables or document ids that TinyDB does not write; {hint}")
     return tables
@@ -231,7 +232,8 @@ def _intern(row: Row, known: dict[str, Any]) -> Row:
 
     slim = {**row, "data": {name: number_of(told) for name, told in row["data"].items()}}
     slim["evaluations"] = [
-        {**each, "data": {name: number_of(told) for name, told in each["data"].items()}} for each in row["evaluations"]
+        {**each, "data": {name: number_of(told) for name, told in each["data"].items()}}
+        for each in row["evaluations"]
     ]
     return slim
 
@@ -247,5 +249,7 @@ def _resolve(document: Document, known: Mapping[int, Mapping[str, Any]], path: P
             for each in row["evaluations"]
         ]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise CorruptHistory(f"{path} has a row that mvc_callbacks did not write ({error}); run `mvc rebuild`") from error
+        raise CorruptHistory(
+            f"{path} has a row that mvc_callbacks did not write ({error}); run `mvc rebuild`"
+        ) from error
     return row

@@ -107,7 +107,9 @@ class StoreLock:
     def _holder(self, descriptor: int) -> str:
         try:
             told = json.loads(os.pread(descriptor, 4096, 1) if hasattr(os, "pread") else b"")
-            return f"process {told['pid']} on {told['host']} holds it since {told['since']} ({told['purpose']})"
+            return (
+                f"process {told['pid']} on {told['host']} holds it since {told['since']} ({told['purpose']})"
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return "who holds it is not known"
 
@@ -122,7 +124,9 @@ class StoreLock:
         with contextlib.suppress(OSError):  # only a courtesy to those who wait
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
-            os.write(descriptor, b" " + json.dumps(told).encode("ascii"))  # byte 0 is the one locked on Windows
+            os.write(
+                descriptor, b" " + json.dumps(told).encode("ascii")
+            )  # byte 0 is the one locked on Windows
 
 
 def _try_lock(descriptor: int) -> None:

@@ -79,21 +79,26 @@ class ManifestFolder:
         check_digest(digest, "manifest")
         return self.root / digest[:2] / f"{digest}.json"
 
-    def write(self, manifest: Manifest, base: Manifest | None = None) -> None:
+    def write(self, manifest: Manifest, base: Manifest | None = None) -> Manifest:
         """Write a manifest durably, replacing one of the same state.
 
         Args:
             manifest: The state.
             base: A manifest that may be referred to; used where that makes the file less than half as long.
+
+        Returns:
+            The manifest as it was written: with the base that it refers to, if it does.
         """
-        data = encode(_full(manifest))
+        data, used = encode(_full(manifest)), None
         if base is not None and base.digest != manifest.digest and base.base is None:
             shorter = encode(_delta(manifest, base))
-            data = shorter if len(shorter) * 2 < len(data) else data
+            if len(shorter) * 2 < len(data):
+                data, used = shorter, base.digest
         path = self.path_of(manifest.digest)
         files.make_folder(path.parent)
         files.move(files.stage(self._staging, [data]), path)
         files.sync_folder(path.parent)
+        return Manifest(manifest.digest, manifest.entries, used)
 
     def has(self, digest: str) -> bool:
         """Tell whether the manifest of a state is there."""
@@ -122,7 +127,9 @@ class ManifestFolder:
         if not isinstance(value, dict) or value.get("kind") != "manifest":
             raise CorruptRecord(f"{path} is not a manifest")
         if value.get("format") != FORMAT:
-            raise UnsupportedFormat(f"{path} has format {value.get('format')!r:.20}; this release reads {FORMAT}: upgrade")
+            raise UnsupportedFormat(
+                f"{path} has format {value.get('format')!r:.20}; this release reads {FORMAT}: upgrade"
+            )
         try:
             base = value.get("base")
             if base is None:
@@ -239,8 +246,10 @@ def _check(entries: tuple[Entry, ...], digest: str, path: Path) -> None:
         try:
             stored_form(entry.dtype, entry.shape)
         except UnsupportedTensor as error:
-            raise CorruptRecord(f"{path}: {entry.name!r:.80} has the unknown dtype {entry.dtype!r:.20}") from error
+            raise CorruptRecord(
+                f"{path}: {entry.name!r:.80} has the unknown dtype {entry.dtype!r:.20}"
+            ) from error
     if weights_digest((entry.name, entry.dtype, entry.shape, entry.digest) for entry in entries) != digest:
-        raise CorruptRecord(f"{path} was changed since it was written: its entries do not have the digest of its name")
-
-
+        raise CorruptRecord(
+            f"{path} was changed since it was written: its entries do not have the digest of its name"
+        )

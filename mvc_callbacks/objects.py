@@ -38,7 +38,9 @@ class ObjectFolder:
         """Return the bytes of an object, None where it is missing."""
         return files.size_of(self.path_of(digest, suffix))
 
-    def put(self, digest: str, chunks: Iterable[files.Buffer], size: int, suffix: Suffix = ".safetensors") -> int:
+    def put(
+        self, digest: str, chunks: Iterable[files.Buffer], size: int, suffix: Suffix = ".safetensors"
+    ) -> int:
         """Store an object unless it is there.
 
         Args:
@@ -106,7 +108,9 @@ class ObjectFolder:
         path = self.path_of(digest, suffix)
         data = files.map_file(path)
         if verify and hashlib.sha256(data).hexdigest() != digest:
-            raise CorruptObject(f"{path} is damaged: its bytes are not what its name says. `mvc verify --full` tells what it hurts")
+            raise CorruptObject(
+                f"{path} is damaged: its bytes are not what its name says. `mvc verify --full` tells what it hurts"
+            )
         return data
 
     def is_there(self, digest: str, suffix: Suffix = ".safetensors") -> bool:

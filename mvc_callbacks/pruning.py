@@ -90,11 +90,19 @@ class Pruner:
             report = self._report(sorted(ids), doomed, dry_run)
             if dry_run or not chosen:
                 return report
-            fields = {"event": "prune", "versions": sorted(ids), "what": what, "policy": policy, "time": now()}
+            fields = {
+                "event": "prune",
+                "versions": sorted(ids),
+                "what": what,
+                "policy": policy,
+                "time": now(),
+            }
             identity = self._layout.events.write(fields)
             self._layout.new_epoch()
             for row in chosen:
-                self._layout.history.update(row["run"], row["number"], lambda each: apply_event(each, identity, fields))
+                self._layout.history.update(
+                    row["run"], row["number"], lambda each: apply_event(each, identity, fields)
+                )
             self._remove(doomed)
             self._remove_manifests()
             return report
@@ -129,7 +137,9 @@ class Pruner:
             ids = {row["id"] for row in rows}
             runs = {self._layout.versions.read(row["id"])["run"]["id"] for row in rows}
             found = self._files(rows) | {each for row in rows for each in self._kept(row)}
-            doomed = {each for each in found - self._needed(ids, "weights", deleted=True) if self._is_old(each)}
+            doomed = {
+                each for each in found - self._needed(ids, "weights", deleted=True) if self._is_old(each)
+            }
             report = self._report(sorted(ids), doomed, dry_run=False)
             self._layout.events.write({"event": "delete", "run": run, "versions": sorted(ids), "time": now()})
             self._layout.new_epoch()
@@ -151,7 +161,9 @@ class Pruner:
 
     def _has(self, row: Row, what: str) -> bool:
         gone = {each["what"] for each in row["pruned"]}
-        return "weights" not in gone and (what == "weights" or ("state" not in gone and row["state"] is not None))
+        return "weights" not in gone and (
+            what == "weights" or ("state" not in gone and row["state"] is not None)
+        )
 
     def _every_row(self) -> Iterable[Row]:
         """Go through all rows, reading again only the databases that changed."""
@@ -244,10 +256,11 @@ class Pruner:
             kept |= {row["weights"]["digest"]} if "weights" not in gone else set()
             kept |= {row["state"]["digest"]} if row["state"] and not gone else set()
         referring = kept
-        while referring := {base for digest in referring if (base := self._manifest(digest).base) is not None} - kept:
+        while (
+            referring := {base for digest in referring if (base := self._manifest(digest).base) is not None}
+            - kept
+        ):
             kept |= referring
         for digest in set(self._layout.manifests.all()) - kept:
             self._layout.manifests.remove(digest)
             self._manifests.pop(digest, None)
-
-

@@ -37,9 +37,12 @@ def read_state(layout: Layout, manifest: Manifest, *, verify: bool = True) -> di
     for entry in manifest.entries:
         wanted.setdefault(entry.object, set()).add(entry.digest)
     with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), thread_name_prefix="mvc-read") as pool:
-        opened = dict(zip(wanted, pool.map(lambda each: layout.objects.read(each, verify=verify), wanted), strict=True))
+        opened = dict(
+            zip(wanted, pool.map(lambda each: layout.objects.read(each, verify=verify), wanted), strict=True)
+        )
     places = {
-        digest: parse_header(data, len(data), what=str(layout.objects.path_of(digest))) for digest, data in opened.items()
+        digest: parse_header(data, len(data), what=str(layout.objects.path_of(digest)))
+        for digest, data in opened.items()
     }
     tensors: dict[tuple[str, str, tuple[int, ...]], Tensor] = {}
     state = {}
@@ -47,7 +50,9 @@ def read_state(layout: Layout, manifest: Manifest, *, verify: bool = True) -> di
         what = str(layout.objects.path_of(entry.object))
         place = places[entry.object].get(SINGLE if entry.object == entry.digest else entry.digest)
         if place is None:
-            raise CorruptObject(f"{what} does not hold the tensor {entry.name!r:.80} that the manifest looks for in it")
+            raise CorruptObject(
+                f"{what} does not hold the tensor {entry.name!r:.80} that the manifest looks for in it"
+            )
         key = (entry.digest, entry.dtype, entry.shape)
         if key not in tensors:
             tensors[key] = tensor_at(opened[entry.object], place, entry.dtype, entry.shape, what=what)
@@ -68,6 +73,8 @@ def read_tree(layout: Layout, digest: str) -> Any:
     if size is None:
         raise MissingObject(f"{layout.objects.path_of(digest, '.json')} is missing")
     if size > _LARGEST_TREE:
-        raise CorruptObject(f"{layout.objects.path_of(digest, '.json')} has {size} bytes, too many for a tree")
+        raise CorruptObject(
+            f"{layout.objects.path_of(digest, '.json')} has {size} bytes, too many for a tree"
+        )
     data = layout.objects.read(digest, ".json")
     return decode(bytes(data), what=str(layout.objects.path_of(digest, ".json")), limit=_LARGEST_TREE)

@@ -158,7 +158,9 @@ class Rebuilder:
         """Keep beside the new history what cannot be read of the old one, or what no record stands behind."""
         for path in self._layout.history.chunks(run):
             try:
-                lost = [row["id"][:12] for row in self._layout.history.rows_of(path) if row["id"] not in known]
+                lost = [
+                    row["id"][:12] for row in self._layout.history.rows_of(path) if row["id"] not in known
+                ]
                 why = f"{path} names versions without a record that can be believed: {', '.join(lost[:8])}"
             except CorruptHistory as error:
                 lost, why = ["?"], str(error)
@@ -166,7 +168,9 @@ class Rebuilder:
                 self._problems.append(f"{why}; it was kept as {path.name}.damaged")
                 files.move(path, path.with_name(f"{path.name}.damaged"))
 
-    def _alias_events(self, events: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
+    def _alias_events(
+        self, events: Iterable[tuple[str, Mapping[str, Any]]]
+    ) -> list[tuple[str, Mapping[str, Any]]]:
         return [(event["name"], event) for _, event in events if event.get("event") == "alias"]
 
     def _aliases(self, events: list[tuple[str, Mapping[str, Any]]]) -> None:

@@ -66,7 +66,9 @@ class RecordFolder:
         path = self.path_of(digest)
         data = files.read_file(path, limit=LIMIT)
         if digest_of(data) != digest:
-            raise CorruptRecord(f"{path} was changed since it was written: its bytes are not what its name says")
+            raise CorruptRecord(
+                f"{path} was changed since it was written: its bytes are not what its name says"
+            )
         value = decode(data, what=str(path))
         if not isinstance(value, dict) or value.get("kind") != self.kind:
             raise CorruptRecord(f"{path} is not a {self.kind} record")

@@ -61,9 +61,13 @@ def check_name(name: str, what: str) -> str:
     if name.lower() in _RESERVED:
         raise BadName(f"{name!r} cannot be the name of {_article(what)}: refs use this word; choose another")
     if name.split(".")[0].lower() in _DEVICES or name.endswith("."):
-        raise BadName(f"{name!r} cannot be the name of {_article(what)}: Windows cannot have such a file; choose another")
+        raise BadName(
+            f"{name!r} cannot be the name of {_article(what)}: Windows cannot have such a file; choose another"
+        )
     if _HEX.fullmatch(name):
-        raise BadName(f"{name!r} cannot be the name of {_article(what)}: it looks like a version's id; add another letter")
+        raise BadName(
+            f"{name!r} cannot be the name of {_article(what)}: it looks like a version's id; add another letter"
+        )
     return name
 
 
@@ -74,7 +78,9 @@ def _article(what: str) -> str:
 def check_digest(digest: str, what: str) -> str:
     """Accept 64 lower-case hex digits, or raise `BadName`."""
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise BadName(f"{digest!r:.80} is no digest of {_article(what)}: 64 lower-case hex digits are expected")
+        raise BadName(
+            f"{digest!r:.80} is no digest of {_article(what)}: 64 lower-case hex digits are expected"
+        )
     return digest
 
 

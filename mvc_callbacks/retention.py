@@ -34,7 +34,11 @@ def choose(
     Raises:
         Misconfigured: If there is no rule, or one is negative.
     """
-    rules: Mapping[str, int | None] = {"keep_last": keep_last, "keep_best": keep_best, "keep_every": keep_every}
+    rules: Mapping[str, int | None] = {
+        "keep_last": keep_last,
+        "keep_best": keep_best,
+        "keep_every": keep_every,
+    }
     if all(rule is None for rule in rules.values()) and older_than is None:
         raise Misconfigured(
             "say what to prune: refs, or a rule such as keep_last=5, keep_best=3, keep_every=10 (--keep-last 5)"
@@ -50,14 +54,22 @@ def choose(
         kept |= {row["id"] for row in (each[-keep_last:] if keep_last else [])}
         kept |= {row["id"] for row in _best(each, keep_best or 0)}
         kept |= {row["id"] for row in each if keep_every is not None and row["number"] % keep_every == 0}
-    return [row for row in rows if row["id"] not in kept and (older_than is None or row["created"] < older_than)]
+    return [
+        row for row in rows if row["id"] not in kept and (older_than is None or row["created"] < older_than)
+    ]
 
 
 def _best(rows: list[Row], count: int) -> list[Row]:
-    watched = [row for row in rows if row["monitor"] and isinstance(row["metrics"].get(row["monitor"][0]), (int, float))]
+    watched = [
+        row
+        for row in rows
+        if row["monitor"] and isinstance(row["metrics"].get(row["monitor"][0]), (int, float))
+    ]
     if not watched:
         return rows if count else []  # nothing says which is best: lose nothing
     name, mode = watched[-1]["monitor"]
-    scored = [row for row in watched if row["monitor"] == [name, mode] and not math.isnan(row["metrics"][name])]
+    scored = [
+        row for row in watched if row["monitor"] == [name, mode] and not math.isnan(row["metrics"][name])
+    ]
     sign = 1 if mode == "min" else -1
     return sorted(scored, key=lambda row: (sign * row["metrics"][name], row["number"]))[:count]

@@ -7,11 +7,32 @@ from typing import Any
 
 from mvc_callbacks.errors import CorruptHistory
 from mvc_callbacks.history import Row
-from mvc_callbacks.versions import Details, Evaluation, Fingerprint, Monitor, Parent, Pruned, TrainingState, Version, Weights
+from mvc_callbacks.versions import (
+    Details,
+    Evaluation,
+    Fingerprint,
+    Monitor,
+    Parent,
+    Pruned,
+    TrainingState,
+    Version,
+    Weights,
+)
 
 __all__ = ["apply_event", "row_of", "version_of"]
 
-_STATIC = ("number", "sequence", "created", "framework", "epoch", "step", "metrics", "monitor", "flags", "parents")
+_STATIC = (
+    "number",
+    "sequence",
+    "created",
+    "framework",
+    "epoch",
+    "step",
+    "metrics",
+    "monitor",
+    "flags",
+    "parents",
+)
 
 
 def row_of(identity: str, record: Mapping[str, Any]) -> Row:
@@ -31,7 +52,9 @@ def row_of(identity: str, record: Mapping[str, Any]) -> Row:
         row: Row = {"id": identity, "run": record["run"]["label"], **{name: record[name] for name in _STATIC}}
         row["weights"] = {name: each for name, each in record["weights"].items() if name in Weights.__slots__}
         state = record["training_state"]
-        row["state"] = state and {name: each for name, each in state.items() if name in TrainingState.__slots__}
+        row["state"] = state and {
+            name: each for name, each in state.items() if name in TrainingState.__slots__
+        }
         row["data"] = dict(record["data"])
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptHistory(f"the record of version {identity[:12]} lacks {error}") from error
@@ -83,7 +106,9 @@ def version_of(row: Row, load: Callable[[str], Details] | None) -> Version:
             training_state=_state(row["state"]),
             data=_fingerprints(row["data"]),
             evaluations=tuple(
-                Evaluation(each["id"], each["time"], each["kind_of"], each["metrics"], _fingerprints(each["data"]))
+                Evaluation(
+                    each["id"], each["time"], each["kind_of"], each["metrics"], _fingerprints(each["data"])
+                )
                 for each in row["evaluations"]
             ),
             pruned=tuple(Pruned(**each) for each in row["pruned"]),

@@ -21,7 +21,7 @@ from mvc_callbacks.rebuilding import Rebuilder, RebuildReport
 from mvc_callbacks.refs import check_name
 from mvc_callbacks.retention import choose
 from mvc_callbacks.rows import apply_event, version_of
-from mvc_callbacks.tensors import Tensor
+from mvc_callbacks.tensors import State, Tensor
 from mvc_callbacks.tree import decode as decode_tree
 from mvc_callbacks.verifying import Report, Verifier
 from mvc_callbacks.versions import AliasMove, Details, Fingerprint, Version
@@ -240,10 +240,12 @@ class VersionStore:
             from mvc_callbacks.numpy_tensors import from_neutral as to_array
 
             return {name: to_array(tensor) for name, tensor in tensors.items()}
-        from mvc_callbacks.torch_state import rebuild_weights
+        from mvc_callbacks.torch_state import rebuild
 
         told = version.details.record["weights"]
-        return rebuild_weights(tensors, tied=told.get("tied", ()), extra=told.get("extra", {}))
+        tied = tuple(tuple(group) for group in told.get("tied", ()))
+        state_dict: dict[str, Any] = rebuild(State(tensors, tied=tied), self.extra(version))["state_dict"]
+        return state_dict
 
     def tensors(self, ref: str | Version, *, verify: bool = True) -> dict[str, Tensor]:
         """Read a version's weights as neutral tensors, which need no framework.
@@ -360,7 +362,9 @@ class VersionStore:
         layout.make_staging()
         with layout.lock("opening a run"):
             if not layout.history.runs() and next(layout.versions.ids(), None) is not None:
-                warnings.warn(f"the history of {self.path} was gone and was made again from the records", MVCWarning, 3)
+                warnings.warn(
+                    f"the history of {self.path} was gone and was made again from the records", MVCWarning, 3
+                )
                 Rebuilder(layout).rebuild()
             taken = {name.lower() for name in self._aliases().current()}
             number, name = 1, base
@@ -419,7 +423,12 @@ class VersionStore:
             told = {"code": facts, "environment": environment.capture()}
             self._open[run] = self.open_run(run, framework="torch", record=told)
         return self._open[run].commit(
-            snapshot({"state_dict": dict(state_dict), **(training_state or {})}, module=None, copy=False, buffers=None),
+            snapshot(
+                {"state_dict": dict(state_dict), **(training_state or {})},
+                module=None,
+                copy=False,
+                buffers=None,
+            ),
             epoch=epoch,
             step=step,
             metrics={name: float(value) for name, value in (metrics or {}).items()},
@@ -454,7 +463,12 @@ class VersionStore:
 
     def complete_fingerprint(self, identity: str, name: str, fingerprint: Fingerprint) -> None:
         """Write the fingerprint of data that was ``pending`` when a version was saved."""
-        told = {"event": "fingerprint", "versions": [identity], "name": name, "fingerprint": fingerprint.to_dict()}
+        told = {
+            "event": "fingerprint",
+            "versions": [identity],
+            "name": name,
+            "fingerprint": fingerprint.to_dict(),
+        }
         self._tell(identity, {**told, "time": now()})
 
     def evaluate(
@@ -489,7 +503,9 @@ class VersionStore:
             row = self._finder().by_id(identity)
             event = self._layout.events.write(fields)
             told = self._layout.events.read(event)
-            self._layout.history.update(row["run"], row["number"], lambda each: apply_event(each, event, told))
+            self._layout.history.update(
+                row["run"], row["number"], lambda each: apply_event(each, event, told)
+            )
 
     # --- aliases ---
 
@@ -612,7 +628,12 @@ class VersionStore:
         if not dry_run:
             self._layout.open_for_writing()
             self._layout.make_staging()
-        rules = {"keep_last": keep_last, "keep_best": keep_best, "keep_every": keep_every, "older_than": older_than}
+        rules = {
+            "keep_last": keep_last,
+            "keep_best": keep_best,
+            "keep_every": keep_every,
+            "older_than": older_than,
+        }
         if refs:
             rows = [self._finder().find(ref) for ref in refs]
             policy = policy or "prune by name"
@@ -630,7 +651,11 @@ class VersionStore:
             return report
         swept = self._pruner.sweep()
         return PruneReport(
-            report.versions, report.objects + swept.objects, report.freed_bytes + swept.freed_bytes, False, report.kept
+            report.versions,
+            report.objects + swept.objects,
+            report.freed_bytes + swept.freed_bytes,
+            False,
+            report.kept,
         )
 
     def prune_ids(self, ids: Iterable[str], *, what: str, policy: str) -> PruneReport:
@@ -642,7 +667,9 @@ class VersionStore:
         named = {identity: name for name, identity in self.aliases().items()}
         free = [row for row in rows if row["id"] not in named]
         report = self._pruner.prune(free, what=what, policy=policy, dry_run=dry_run)
-        kept = tuple((row["id"], f"the alias {named[row['id']]} points to it") for row in rows if row["id"] in named)
+        kept = tuple(
+            (row["id"], f"the alias {named[row['id']]} points to it") for row in rows if row["id"] in named
+        )
         return PruneReport(report.versions, report.objects, report.freed_bytes, dry_run, kept)
 
     def delete_run(self, label: str) -> PruneReport:
@@ -655,7 +682,9 @@ class VersionStore:
         rows = self._rows(label)
         for name, identity in self.aliases().items():
             if identity in {row["id"] for row in rows}:
-                raise BadName(f"the alias {name!r} points into the run {label!r}: promote another version first")
+                raise BadName(
+                    f"the alias {name!r} points into the run {label!r}: promote another version first"
+                )
         self._layout.open_for_writing()
         self._layout.make_staging()
         return self._pruner.delete_run(label, rows)
@@ -669,14 +698,14 @@ class VersionStore:
     def heal_history(self, run: str) -> None:
         """Make one run's history again while it is being written; tells that it was damaged."""
         warnings.warn(
-            f"the history of the run {run} in {self.path} was damaged and was made again from the records", MVCWarning, 2
+            f"the history of the run {run} in {self.path} was damaged and was made again from the records",
+            MVCWarning,
+            2,
         )
         Rebuilder(self._layout).rebuild(only=run)
 
     def diff(self, a: str | Version, b: str | Version) -> Difference:
         """Compare two versions."""
-        from mvc_callbacks.diff import compare
+        from mvc_callbacks.comparing import difference
 
-        return compare(self, self._version(a), self._version(b))
-
-
+        return difference(self, self._version(a), self._version(b))

@@ -155,7 +155,9 @@ class Verifier:
             text = f"the record of the run {row['run']} is missing: its code and environment are not known"
             self._problems.append(Problem("missing", f"runs/{record['run']['id']}", text, (identity,)))
         for parent in row["parents"]:
-            if parent["id"] == identity or (parent["id"] not in ids and not self._layout.versions.has(parent["id"])):
+            if parent["id"] == identity or (
+                parent["id"] not in ids and not self._layout.versions.has(parent["id"])
+            ):
                 text = f"the parent {parent['id'][:12]} of {row['run']}/{row['number']} is not in the store"
                 self._problems.append(Problem("lineage", f"versions/{identity}", text, (identity,)))
         self._collect(row)

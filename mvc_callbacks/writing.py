@@ -64,7 +64,9 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
         packs = list(_packs(state, named, by_digest, place))
         fresh = set()
         puts = [pool.submit(_put_one, layout, each, by_digest[each]) for each in large]
-        puts += [pool.submit(layout.objects.put, name, chunks, sum(map(len, chunks))) for name, _, chunks in packs]
+        puts += [
+            pool.submit(layout.objects.put, name, chunks, sum(map(len, chunks))) for name, _, chunks in packs
+        ]
         for name, put in zip([*large, *(name for name, _, _ in packs)], puts, strict=True):
             size = put.result()
             written.bytes += size
@@ -83,9 +85,11 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
     written.reused = set(written.manifest.objects - fresh)
     if existing is not None and not large and not packs:
         layout.manifests.sync(digest)
+        written.manifest = Manifest(digest, written.manifest.entries, existing.base)
     else:
         # A manifest that others may refer to is never made to refer to a third.
-        layout.manifests.write(written.manifest, None if existing is not None else _base(layout, previous))
+        base = None if existing is not None else _base(layout, previous)
+        written.manifest = layout.manifests.write(written.manifest, base)
     return written
 
 
@@ -96,7 +100,11 @@ def _digests(state: State, pool: ThreadPoolExecutor) -> dict[str, str]:
     small = [tensor for tensor in unique.values() if tensor.nbytes < LARGE]
     batches = [small[at : at + _BATCH] for at in range(0, len(small), _BATCH)]
     tasks = [(batch, pool.submit(_hash_all, batch)) for batch in [*([each] for each in large), *batches]]
-    digests = {id(tensor): digest for batch, task in tasks for tensor, digest in zip(batch, task.result(), strict=True)}
+    digests = {
+        id(tensor): digest
+        for batch, task in tasks
+        for tensor, digest in zip(batch, task.result(), strict=True)
+    }
     return {name: digests[id(tensor)] for name, tensor in state.tensors.items()}
 
 
@@ -140,7 +148,9 @@ def _packs(
         keys = {
             digest
             for name, digest in named.items()
-            if by_digest[digest].nbytes < LARGE and digest not in taken and state.groups.get(name, "train") == group
+            if by_digest[digest].nbytes < LARGE
+            and digest not in taken
+            and state.groups.get(name, "train") == group
         }
         if not keys:
             continue
