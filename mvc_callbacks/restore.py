@@ -97,7 +97,9 @@ def restore_version(
     built = not _is_model(model)
     if built:
         if not callable(model):
-            raise Misconfigured(f"a model, a class or a factory is needed to restore into, not {type(model).__name__}")
+            raise Misconfigured(
+                f"a model, a class or a factory is needed to restore into, not {type(model).__name__}"
+            )
         model = build(model, version.details.record["hyperparameters"], overrides)
         if not _is_model(model):
             raise Misconfigured(f"the factory made {type(model).__name__}, which is not a torch.nn.Module")
@@ -115,7 +117,9 @@ def restore_version(
     return model
 
 
-def _find(ref: str | Version, store: str | os.PathLike[str] | VersionStore | None) -> tuple[Version, VersionStore]:
+def _find(
+    ref: str | Version, store: str | os.PathLike[str] | VersionStore | None
+) -> tuple[Version, VersionStore]:
     if isinstance(ref, str) and is_url(ref):
         path, ref = parse(ref)
         if path is not None:

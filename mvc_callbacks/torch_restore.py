@@ -76,7 +76,9 @@ def load(
         MissingObject, CorruptObject: If the store is damaged; nothing was assigned.
     """
     tensors = store.tensors(version, verify=verify)
-    saved: dict[str, Any] = {name: view_of(tensor) for name, tensor in tensors.items()}  # copied once, into the model
+    saved: dict[str, Any] = {
+        name: view_of(tensor) for name, tensor in tensors.items()
+    }  # copied once, into the model
     saved.update({name: to_torch(value) for name, value in store.extra(version).items()})
     if built:
         _tell_module(store, version, model)
