@@ -17,7 +17,11 @@ class _VersionCheckpointIO(CheckpointIOMixin, CheckpointIO):
 
 
 class VersionCheckpoint(VersionCheckpointMixin, ModelCheckpoint):
-    __doc__ = VersionCheckpointMixin.__doc__
+    """Makes a version of every checkpoint that a ``lightning.pytorch`` Trainer saves.
+
+    The arguments are those of `VersionCheckpointMixin`.
+    """
+
     framework = "lightning"
     trainer_class = Trainer
     checkpoint_io_class = _VersionCheckpointIO

@@ -17,6 +17,7 @@ import yaml
 
 from mvc_callbacks import lightning_policy, urls
 from mvc_callbacks.errors import Misconfigured, MVCError, MVCWarning
+from mvc_callbacks.lightning_evaluation import evaluate
 from mvc_callbacks.lightning_guard import (
     check_choice,
     check_keep,
@@ -31,14 +32,14 @@ from mvc_callbacks.store import VersionStore
 from mvc_callbacks.versions import Version
 
 if sys.version_info >= (3, 12):
-    from typing import override
+    pass
 else:
-    from typing_extensions import override
+    pass
 
 __all__ = ["VersionCheckpointMixin"]
 
-# By its name only: the file system stands above this room, and is loaded when a URL is opened. An entry point does
-# the same where the package is installed.
+# By its name only: the file system stands above this room, and is loaded when a URL is opened. An entry point
+# does the same where the package is installed.
 fsspec.register_implementation("mvc", "mvc_callbacks.filesystem.VersionFileSystem", clobber=True)
 
 
@@ -53,6 +54,14 @@ class VersionCheckpointMixin:
     framework: ClassVar[str]
     trainer_class: ClassVar[type]
     checkpoint_io_class: ClassVar[type]
+
+    # ModelCheckpoint's, which stands behind this class.
+    best_k_models: dict[str, Any]
+    best_model_path: str
+    dirpath: Any
+    CHECKPOINT_NAME_LAST: str
+    mode: str
+    save_last: Any
 
     def __init__(
         self,
@@ -106,7 +115,9 @@ class VersionCheckpointMixin:
         }
         known = inspect.signature(super().__init__).parameters
         if save_on_exception and "save_on_exception" not in known:
-            raise Misconfigured("save_on_exception=True needs a newer Lightning, whose ModelCheckpoint has this argument")
+            raise Misconfigured(
+                "save_on_exception=True needs a newer Lightning, whose ModelCheckpoint has this argument"
+            )
         super().__init__(**{name: value for name, value in policy.items() if name in known})
         self.save_on_exception = save_on_exception
         self.store = store
@@ -164,13 +175,17 @@ class VersionCheckpointMixin:
         return key if self.store is None else f"{key} in {self.store}"
 
     def format_checkpoint_name(
-        self, metrics: dict[str, Any], filename: str | None = None, ver: int | None = None, prefix: str | None = None
+        self,
+        metrics: dict[str, Any],
+        filename: str | None = None,
+        ver: int | None = None,
+        prefix: str | None = None,
     ) -> str:
         """Return, instead of a file's name, the URL of the version that this moment becomes."""
         if self._session is None or not self._session.fitting:
             name: str = super().format_checkpoint_name(metrics, filename, ver, prefix)  # type: ignore[misc]
             return name
-        return self._session.url(last=filename is not None and filename == self.CHECKPOINT_NAME_LAST)  # type: ignore[attr-defined]
+        return self._session.url(last=filename is not None and filename == self.CHECKPOINT_NAME_LAST)
 
     def file_exists(self, filepath: Any, trainer: Any) -> bool:
         """Tell that no URL is taken: each is given out once."""
@@ -184,8 +199,8 @@ class VersionCheckpointMixin:
         return decision
 
     def _find_last_checkpoints(self, trainer: Any) -> set[str]:
-        # The only private method of ModelCheckpoint that is overridden; `ckpt_path="last"` asks it for files. There
-        # is no public way to be asked.
+        # The only private method of ModelCheckpoint that is overridden: `ckpt_path="last"` asks it for files, and
+        # there is no public way to be asked.
         store = self._store()
         if not store.exists():
             return set()
@@ -200,13 +215,13 @@ class VersionCheckpointMixin:
         return lightning_policy.state_to_store(super().state_dict())  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the policy's state on resume; a test of a version leaves what is known of the last run."""
+        """Go on with the policy's state on resume; a test leaves what is known of the last run."""
         if self._session is None or not self._session.fitting:
             return
-        there, here = str(state_dict.get("dirpath")), str(self.dirpath)  # type: ignore[has-type]
-        loaded = self._session.loaded
-        same = there == here or (loaded is not None and self._session.loaded_here)
-        super().load_state_dict(lightning_policy.state_from_store(state_dict, here if same else there))  # type: ignore[misc]
+        # A store may have been moved since; with another one ModelCheckpoint says itself what it leaves out.
+        here = str(self.dirpath if self._session.resumed is not None else state_dict.get("dirpath"))
+        super().load_state_dict(lightning_policy.state_from_store(state_dict, here))  # type: ignore[misc]
+        self._session.inherit()
 
     def to_yaml(self, filepath: Any = None) -> None:
         """Write the best versions and their scores, as ModelCheckpoint does; a path must be given."""
@@ -219,7 +234,7 @@ class VersionCheckpointMixin:
     # Hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Begin a stage: check, take the checkpoint plugin's place, and forget the last run's policy state."""
+        """Begin a stage: check, get before the checkpoint plugin, forget the last run's policy state."""
         check_trainer(trainer, self.trainer_class, self.framework)
         check_strategy(trainer.strategy)
         self._close()
@@ -235,7 +250,8 @@ class VersionCheckpointMixin:
         self._session = session
 
     def _base_setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        # ModelCheckpoint refuses save_last="link" where the folder is not local. Ours links by naming the same version.
+        # ModelCheckpoint refuses save_last="link" where the folder is not local. Here, a link is a second name of
+        # one version.
         save_last, self.save_last = self.save_last, None
         try:
             super().setup(trainer, pl_module, stage)  # type: ignore[misc]
@@ -261,7 +277,7 @@ class VersionCheckpointMixin:
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Save as ModelCheckpoint does; outside of fit, add an evaluation."""
         if self._session is not None and self._session.stage == "validate":
-            self._session.evaluate("validate", pl_module)
+            self._evaluate("validate", trainer, pl_module)
             return
         with self._hook():
             super().on_validation_end(trainer, pl_module)  # type: ignore[misc]
@@ -269,10 +285,18 @@ class VersionCheckpointMixin:
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Add an evaluation."""
         if self._session is not None:
-            self._session.evaluate("test", pl_module)
+            self._evaluate("test", trainer, pl_module)
+
+    def _evaluate(self, kind: Literal["test", "validate"], trainer: Any, pl_module: Any) -> None:
+        assert self._session is not None
+        try:
+            loaded = self._session.resumed
+            evaluate(self._session.store, kind, trainer, pl_module, loaded=loaded, last_url=self._last_url)
+        except (MVCError, OSError) as error:
+            warnings.warn(f"the metrics were not added to the version: {error}", MVCWarning, stacklevel=3)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Save as ModelCheckpoint does, and learn how the last save ended while all ranks are still together."""
+        """Save as ModelCheckpoint does; learn how the last save ended while all ranks are together."""
         with self._hook():
             super().on_train_end(trainer, pl_module)  # type: ignore[misc]
         if self._session is not None:
@@ -284,7 +308,7 @@ class VersionCheckpointMixin:
             self._session.finish(wait_for_data=True)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Save as ModelCheckpoint does, wait until everything is on disk, and leave; never raise in this hook."""
+        """Save as ModelCheckpoint does, wait until all is on disk, and leave; never raise."""
         session = self._session
         if session is None:
             return

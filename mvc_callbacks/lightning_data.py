@@ -1,4 +1,4 @@
-"""The data of a Trainer's stage: which loaders there are, never iterated."""
+"""What a Trainer knows of its data and metrics: the loaders, never iterated, and every scalar."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mvc_callbacks.sources import Plan
 
-__all__ = ["eval_plans", "fit_plans"]
+__all__ = ["eval_plans", "fit_plans", "scalars_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ def fit_plans(declared: Any, trainer: Any) -> dict[str, Plan]:
         given = dict(declared) if isinstance(declared, dict) else {"train": declared}
         return _planned(lambda: {name: sources.plan(each, declared=True) for name, each in given.items()})
     loaders = {"train": _training(trainer), "val": trainer.val_dataloaders}
-    return _planned(lambda: sources.gather({name: each for name, each in loaders.items() if each is not None}))
+    return _planned(
+        lambda: sources.gather({name: each for name, each in loaders.items() if each is not None})
+    )
 
 
 def eval_plans(trainer: Any, kind: str) -> dict[str, Plan]:
@@ -37,7 +39,9 @@ def eval_plans(trainer: Any, kind: str) -> dict[str, Plan]:
     from mvc_callbacks import sources
 
     loaders = trainer.test_dataloaders if kind == "test" else trainer.val_dataloaders
-    return _planned(lambda: sources.gather({kind if kind == "test" else "val": loaders}) if loaders is not None else {})
+    return _planned(
+        lambda: sources.gather({kind if kind == "test" else "val": loaders}) if loaders is not None else {}
+    )
 
 
 def _training(trainer: Any) -> Any:
@@ -57,3 +61,12 @@ def _planned(plan: Any) -> dict[str, Plan]:
         _log.warning("the data could not be looked at, and has no fingerprint", exc_info=True)
         return {}
     return planned
+
+
+def scalars_of(metrics: Any) -> dict[str, float]:
+    """Return what of the metrics is one number each."""
+    return {name: float(value) for name, value in metrics.items() if _is_scalar(value)}
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, int | float) or (hasattr(value, "numel") and value.numel() == 1)

@@ -48,7 +48,9 @@ def check_keep(keep: object) -> None:
     """Refuse a ``keep_training_state`` that is neither a count nor ``"all"``."""
     count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0
     if not count and keep != "all":
-        raise Misconfigured(f"keep_training_state={keep!r} is not possible: give a number of versions, or 'all'")
+        raise Misconfigured(
+            f"keep_training_state={keep!r} is not possible: give a number of versions, or 'all'"
+        )
 
 
 def check_trainer(trainer: Any, trainer_class: type, namespace: str) -> None:
@@ -61,8 +63,8 @@ def check_trainer(trainer: Any, trainer_class: type, namespace: str) -> None:
         return
     other = "pytorch_lightning" if namespace == "lightning" else "lightning"
     raise Misconfigured(
-        f"this VersionCheckpoint is for {_package(namespace)}, and the Trainer is one of {type(trainer).__module__}: "
-        f"write `from mvc_callbacks.{other} import VersionCheckpoint`"
+        f"this VersionCheckpoint is for {_package(namespace)}, and the Trainer is one of "
+        f"{type(trainer).__module__}: write `from mvc_callbacks.{other} import VersionCheckpoint`"
     )
 
 
@@ -79,8 +81,8 @@ def check_strategy(strategy: Any) -> None:
     names = {each.__name__ for each in type(strategy).__mro__}
     if "DeepSpeedStrategy" in names:
         raise Misconfigured(
-            "DeepSpeed writes its own sharded checkpoints, past every callback: use ModelCheckpoint with it, and "
-            "VersionStore.commit for the consolidated weights"
+            "DeepSpeed writes its own sharded checkpoints, past every callback: use ModelCheckpoint with it, "
+            "and VersionStore.commit for the consolidated weights"
         )
     if "FSDPStrategy" in names and getattr(strategy, "_state_dict_type", "full") == "sharded":
         raise Misconfigured(
@@ -105,12 +107,12 @@ def check_resume(strategy: Any, ckpt_path: object) -> None:
 
 
 def warn_of_uploading_loggers(trainer: Any) -> None:
-    """Warn about loggers that upload checkpoint files: there are none, and they would silently upload nothing."""
+    """Warn about loggers that upload checkpoint files: there are none, so they would upload nothing."""
     for logger in trainer.loggers:
         if getattr(logger, "_log_model", False):
             warnings.warn(
-                f"{type(logger).__name__}(log_model={logger._log_model!r}) uploads the files of ModelCheckpoint; "
-                "versions are no such files, so it will upload nothing: put a ModelCheckpoint beside, or set "
+                f"{type(logger).__name__}(log_model={logger._log_model!r}) uploads the files of ModelCheckpoint, "
+                "which versions are not, so it will upload nothing: put a ModelCheckpoint beside, or set "
                 "log_model=False",
                 MVCWarning,
                 stacklevel=3,
@@ -122,7 +124,7 @@ def planned_versions(callback: Any, trainer: Any) -> int | None:
     saves = _planned_saves(callback, trainer)
     if saves is None or callback.save_top_k < 0:
         return saves
-    return min(saves, callback.save_top_k + bool(callback.save_last))
+    return min(saves, int(callback.save_top_k) + bool(callback.save_last))
 
 
 def _planned_saves(callback: Any, trainer: Any) -> int | None:
@@ -135,5 +137,3 @@ def _planned_saves(callback: Any, trainer: Any) -> int | None:
     elif callback._every_n_epochs:
         saves = min(epochs, steps / batches if batches else 0) / callback._every_n_epochs
     return math.ceil(saves) if math.isfinite(saves) else None
-
-

@@ -1,4 +1,4 @@
-"""The checkpoint plugin that takes versions and passes everything else on, and how it gets in and out of a Trainer."""
+"""The checkpoint plugin that takes versions and passes all else on, and how it gets into a Trainer and out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, Protocol
 
 import torch
 
-from mvc_callbacks import torch_state, urls
+from mvc_callbacks import hyperparameters, torch_state, urls
 from mvc_callbacks.errors import MVCWarning, PrunedVersion, UnknownRef
 from mvc_callbacks.markers import Marker
 from mvc_callbacks.store import VersionStore
+from mvc_callbacks.tensors import State
+from mvc_callbacks.versions import Version
 
 __all__ = ["CheckpointIOMixin", "Owner", "checkpoint_of", "locate", "unwrap", "wrap"]
 
@@ -23,7 +25,10 @@ class Owner(Protocol):
     """What the plugin needs of the callback that put it there."""
 
     def takes(self, path: object) -> bool:
-        """Tell whether a path is a URL that the callback gave out in this fit."""
+        """Tell whether a path is the URL of the version that is to be saved."""
+
+    def owns(self, path: object) -> bool:
+        """Tell whether a path is a URL that the callback's policy knows."""
 
     def hand_over(self, checkpoint: dict[str, Any], url: str) -> None:
         """Save a checkpoint as a version."""
@@ -31,12 +36,15 @@ class Owner(Protocol):
     def let_go(self, url: str) -> None:
         """Remove a version, unless it is held under another name."""
 
-    def load(self, url: str) -> dict[str, Any]:
+    def load(self, url: str) -> tuple[dict[str, Any], Version]:
         """Build the checkpoint of any version."""
+
+    def note_loaded(self, version: Version) -> None:
+        """Remember which version was loaded."""
 
 
 class CheckpointIOMixin:
-    """Hands the callback's own URLs to the callback, and everything else, untouched, to the plugin that was there.
+    """Hands the callback's own URLs to the callback, and all else, untouched, to the plugin that was there.
 
     Args:
         plugin: The plugin that was there.
@@ -54,21 +62,37 @@ class CheckpointIOMixin:
         else:
             self.plugin.save_checkpoint(checkpoint, path, *args, **kwargs)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
         """Build a checkpoint from a version, or load it as the plugin does."""
         if urls.is_url(path):
-            return moved(self.owner.load(str(path)), map_location)
+            checkpoint, _ = self._load(str(path))
+            return moved(checkpoint, map_location)
         if map_location is not None:
             kwargs["map_location"] = map_location
         loaded: dict[str, Any] = self.plugin.load_checkpoint(path, *args, **kwargs)
         return loaded
 
+    def _load(self, url: str) -> tuple[dict[str, Any], Version]:
+        # A URL without a store means that of the Trainer's first VersionCheckpoint: the innermost plugin.
+        below = self._below()
+        checkpoint, version = below._load(url) if below is not None else self.owner.load(url)
+        self.owner.note_loaded(version)
+        return checkpoint, version
+
+    def _below(self) -> CheckpointIOMixin | None:
+        return next((each for each in _chain(self.plugin) if isinstance(each, CheckpointIOMixin)), None)
+
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a version, or let the plugin remove a file."""
-        if urls.is_url(path):
-            self.owner.let_go(str(path))
-        else:
+        if not urls.is_url(path):
             self.plugin.remove_checkpoint(path)
+        elif self.owner.owns(path):
+            self.owner.let_go(str(path))
+        elif (below := self._below()) is not None:
+            below.remove_checkpoint(path)
+        # What nobody here gave out, such as the best version of another store that was resumed from, stays.
 
     def teardown(self) -> None:
         """Pass on."""
@@ -146,8 +170,8 @@ def checkpoint_of(store: VersionStore, ref: str, *, for_fit: bool) -> dict[str, 
     Args:
         store: The store.
         ref: The version.
-        for_fit: Whether training goes on from it: then the training state must be there. Otherwise the weights are
-            enough, and the rest is given as far as it is there.
+        for_fit: Whether training goes on from it: then the training state must be there. Otherwise the weights
+            are enough, and the rest is given as far as it is there.
 
     Returns:
         The dictionary; tensors are in host memory.
@@ -163,22 +187,30 @@ def checkpoint_of(store: VersionStore, ref: str, *, for_fit: bool) -> dict[str, 
         except PrunedVersion:
             if for_fit:
                 raise
-    state_dict = store.tensors(version.id)
-    checkpoint = torch_state.rebuild(weights=state_dict, extra=store.extra(version.id), tree=tree, tree_tensors=tensors)
+    tied = tuple(map(tuple, version.details.record["weights"].get("tied", ())))
+    weights = State(store.tensors(version.id), tied=tied)
+    checkpoint = torch_state.rebuild(weights, store.extra(version.id), tree, tensors)
     if tree is None:
         checkpoint.update(_bare(version))
     _drop_markers(checkpoint, f"{version.run}/{version.number}")
     return checkpoint
 
 
-def _bare(version: Any) -> dict[str, Any]:
-    facts = version.details.record.get("facts", {})
-    return {
+def _bare(version: Version) -> dict[str, Any]:
+    record = version.details.record
+    told = hyperparameters.recall(record["hyperparameters"])
+    bare = {
         "epoch": version.epoch or 0,
         "global_step": version.step or 0,
-        "pytorch-lightning_version": facts.get("lightning", "2.0.0"),
-        "hyper_parameters": dict(version.hyperparameters),
+        "pytorch-lightning_version": record.get("lightning", "2.0.0"),
     }
+    name = told.get("module_meta", {}).get("hparams_name")
+    sections = {
+        "hparams_name": name,
+        "hyper_parameters": told.get("module"),
+        _HYPERPARAMETERS[1]: told.get("datamodule"),
+    }
+    return {**bare, **{key: value for key, value in sections.items() if value}}
 
 
 def _drop_markers(checkpoint: dict[str, Any], name: str) -> None:
@@ -193,15 +225,15 @@ def _drop_markers(checkpoint: dict[str, Any], name: str) -> None:
                 del given[each]  # type: ignore[attr-defined]
     if dropped:
         warnings.warn(
-            f"version {name} has no values for the hyperparameters {', '.join(map(repr, dropped))} (masked, or of a "
-            "kind that is not recorded): pass them yourself where they are needed",
+            f"version {name} has no values for the hyperparameters {', '.join(map(repr, dropped))} (masked, or "
+            "of a kind that is not recorded): pass them yourself where they are needed",
             MVCWarning,
             stacklevel=4,
         )
 
 
 def moved(checkpoint: dict[str, Any], map_location: Any) -> dict[str, Any]:
-    """Return a checkpoint with its weights on another device; functions and tables of devices keep them here."""
+    """Return a checkpoint with its weights on another device; functions and tables keep them here."""
     if isinstance(map_location, str | torch.device):
         state = checkpoint["state_dict"]
         for name, value in state.items():

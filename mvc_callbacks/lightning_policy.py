@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-from mvc_callbacks import urls
-
 __all__ = ["Ledger", "Moment", "fresh_state", "put_back", "state_from_store", "state_of", "state_to_store"]
 
 # What ModelCheckpoint remembers between saves. The names without an underscore are public, and part of its
@@ -48,7 +46,7 @@ def put_back(callback: Any, state: Mapping[str, Any]) -> None:
 
 
 def state_to_store(state: dict[str, Any]) -> dict[str, Any]:
-    """Write a policy state's scores as numbers: as tensors each one would be a tensor of every version's state."""
+    """Write a policy state's scores as numbers: as tensors, each would be one of every version's state."""
     return {**state, "best_k_models": {url: float(score) for url, score in state["best_k_models"].items()}}
 
 
@@ -112,6 +110,7 @@ class Ledger:
         current: The latest moment.
         before: When, and what, the policy state was before the decision that is being taken.
         resumed: The URL of the version that this run went on from; it is never removed.
+        inherited: URLs that the resumed policy knows.
         tops: URLs saved as one of the top k (or all).
         for_good: URLs saved on an exception: nothing removes them.
     """
@@ -122,6 +121,7 @@ class Ledger:
     current: Moment | None = None
     before: tuple[tuple[int, int], Mapping[str, Any]] | None = None
     resumed: str | None = None
+    inherited: frozenset[str] = frozenset()
     tops: set[str] = field(default_factory=set)
     for_good: set[str] = field(default_factory=set)
 
@@ -134,13 +134,17 @@ class Ledger:
         return self.current
 
     def note_before(self, at: tuple[int, int], callback: Any) -> None:
-        """Remember the policy state at the begin of a decision, of which only the first of a moment counts."""
+        """Remember the policy state at the begin of a decision; only the first of a moment counts."""
         if self.before is None or self.before[0] != at:
             self.before = (at, state_of(callback))
 
     def gave(self, url: object) -> bool:
         """Tell whether a URL is the one of the latest moment."""
         return self.current is not None and str(url) == self.current.url
+
+    def owns(self, url: str) -> bool:
+        """Tell whether a URL is of this run, or was known to the one that it goes on from."""
+        return (self.label is not None and self._of_this_run(url)) or url in self.inherited
 
     def ref_of(self, url: str) -> str | None:
         """Return the ref of a URL of this store, None for one of another."""
@@ -155,13 +159,8 @@ class Ledger:
             return True
         if callback.save_top_k == -1:
             # What an earlier run saved, perhaps as one of all, is none of this run's business.
-            return url in self.tops or self.label is None or not self._of_this_run(url)
+            return url in self.tops or not self._of_this_run(url)
         return callback.monitor is None and url == callback.best_model_path
 
     def _of_this_run(self, url: str) -> bool:
         return url.startswith(f"{self.store_url}@{self.label}/")
-
-
-def ref_of_url(url: str) -> str:
-    """Return the ref in a URL, for messages."""
-    return urls.parse(url)[1]

@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from mvc_callbacks import lightning_policy, lineage, torch_state, urls
-from mvc_callbacks.errors import MVCError, MVCWarning, SaveFailed
-from mvc_callbacks.lightning_data import eval_plans, fit_plans
+from mvc_callbacks import hyperparameters, lightning_policy, lineage, masking, torch_state, urls
+from mvc_callbacks.errors import MVCError, MVCWarning, SaveFailed, UnknownRef
+from mvc_callbacks.lightning_data import fit_plans, scalars_of
 from mvc_callbacks.lightning_guard import check_resume, planned_versions
 from mvc_callbacks.lightning_io import checkpoint_of, locate
 from mvc_callbacks.lightning_policy import Ledger, Moment
 from mvc_callbacks.recorder import Facts, Recorder
 from mvc_callbacks.store import VersionStore
-from mvc_callbacks.tensors import weights_digest
+from mvc_callbacks.torch_staging import StagingBuffers
+from mvc_callbacks.torch_tensors import to_neutral
 from mvc_callbacks.versions import Monitor, Version
 
 __all__ = ["Session"]
@@ -45,7 +46,7 @@ class Session:
         self.ledger = Ledger(urls.make_store(store.path))
         self.recorder: Recorder | None = None
         self.loaded: Version | None = None
-        self.loaded_here = False  # whether it is of this store, which may have been moved since
+        self.resumed: Version | None = None  # the same, where it is of this store
         self._hooks = 0
         self._alone = trainer.world_size == 1
         self._error: BaseException | None = None
@@ -72,9 +73,10 @@ class Session:
             monitor=monitor,
         )
         recorder.policy = {
-            name: value if isinstance(value, str | int | None) else str(value) for name, value in callback.policy.items()
+            name: value if isinstance(value, str | int | None) else str(value)
+            for name, value in callback.policy.items()
         }
-        self._buffers = torch_state.StagingBuffers() if callback.background else None
+        self._buffers = StagingBuffers() if callback.background else None
         return recorder
 
     def begin(self, module: Any) -> None:
@@ -83,33 +85,36 @@ class Session:
         lineage.forget(module)  # from here on, training makes it something else
         state_dict = None
         if self.loaded is None and known is None:
-            state_dict = self.trainer.strategy.lightning_module_state_dict()  # every rank: it may be a collective
+            state_dict = (
+                self.trainer.strategy.lightning_module_state_dict()
+            )  # every rank: it may be a collective
         if self.recorder is None:
             return
         self.recorder.hyperparameters = self._hyperparameters(module)
         self.recorder.begin(module_class=type(module), plans=fit_plans(self.callback.data, self.trainer))
-        if self.loaded is not None:
-            self.recorder.resume(self.loaded)
+        if self.resumed is not None:
+            self.recorder.resume(self.resumed)
+        elif self.loaded is not None:
+            self.recorder.came_from(self.loaded)
         elif known is not None:
             self.recorder.parents = (known.parent(),)
         elif state_dict is not None and self.store.exists():
             self._find_parent(module, state_dict)
 
     def _hyperparameters(self, module: Any) -> Any:
-        from mvc_callbacks import hyperparameters
-
-        datamodule = self.trainer.datamodule
-        given: dict[str, Any] = {}
-        for each in (datamodule, module):
-            given.update(getattr(each, "hparams", None) or {})
-        given.update(self.callback.hyperparameters or {})
-        return hyperparameters.tell(given, exclude=self.callback.exclude_hyperparameters)
+        gathered = hyperparameters.gather(module, self.trainer.datamodule, self.callback.hyperparameters)
+        return hyperparameters.tell(
+            gathered, exclude=self.callback.exclude_hyperparameters, inline=to_neutral
+        )
 
     def _find_parent(self, module: Any, state_dict: dict[str, Any]) -> None:
         assert self.recorder is not None
         try:
             snapshot = torch_state.snapshot(
-                {"state_dict": state_dict}, module=module, copy=self.callback.background, buffers=self._buffers
+                {"state_dict": state_dict},
+                module=module,
+                copy=self.callback.background,
+                buffers=self._buffers,
             )
         except MVCError as error:
             _log.info("the weights at the start of fit cannot be compared with the store: %s", error)
@@ -175,8 +180,8 @@ class Session:
         self.ledger.label = label
         if label is not None:
             self.callback._run_name = label
-            if self.loaded is not None:
-                self.ledger.resumed = urls.make(self.store.path, f"{self.loaded.run}/{self.loaded.number}")
+            if self.resumed is not None:
+                self.ledger.resumed = urls.make(self.store.path, f"{self.resumed.run}/{self.resumed.number}")
 
     # What the checkpoint plugin asks for
 
@@ -185,14 +190,14 @@ class Session:
         return self.ledger.gave(path)
 
     def hand_over(self, checkpoint: dict[str, Any], url: str) -> None:
-        """Take a snapshot of a checkpoint, and let it be saved; the second time for one moment, do nothing."""
+        """Take a snapshot, and let it be saved; the second time for one moment, do nothing."""
         moment = self._moment()
         if moment.handed_over or self.recorder is None:
             return
         moment.handed_over = True
         if self._error is not None:
             return
-        # Until it is handed over: an interrupt in between leaves this behind, and the version counts as failed.
+        # An interrupt before it is handed over leaves this behind, and the version counts as failed.
         self._error = SaveFailed("it was interrupted")
         try:
             self._take(checkpoint, moment, self.recorder)
@@ -204,7 +209,11 @@ class Session:
     def _take(self, checkpoint: dict[str, Any], moment: Moment, recorder: Recorder) -> None:
         recorder.saver.wait()  # the buffers are used again
         snapshot = torch_state.snapshot(
-            checkpoint, module=self.trainer.lightning_module, copy=self.callback.background, buffers=self._buffers
+            checkpoint,
+            module=self.trainer.lightning_module,
+            copy=self.callback.background,
+            buffers=self._buffers,
+            masked=masking.masked,
         )
         if self.callback.save_weights_only or self.callback.keep_training_state == 0:
             snapshot = replace(snapshot, tree=None, tree_tensors=None, untold=())
@@ -214,9 +223,9 @@ class Session:
             number=moment.number,
             epoch=int(checkpoint["epoch"]),
             step=int(checkpoint["global_step"]),
-            metrics=scalars(self.trainer.callback_metrics),
+            metrics=scalars_of(self.trainer.callback_metrics),
             best=self._best_number(),
-            more={"facts": {"lightning": str(checkpoint.get("pytorch-lightning_version", ""))}},
+            more={"lightning": str(checkpoint.get("pytorch-lightning_version", ""))},
         )
         recorder.save(snapshot, facts)
 
@@ -226,12 +235,12 @@ class Session:
         return int(number) if run == self.ledger.label and number.isdigit() else None
 
     def let_go(self, url: str) -> None:
-        """Prune a version that lost one of its names, if it has no other; only once the moment's save is durable."""
+        """Prune a version that lost a name and has no other, once the moment's save is durable."""
         if self.recorder is None or self.ledger.held(url, self.callback):
             return
         ref = self.ledger.ref_of(url)
         if ref is None:
-            return  # of another store: none of this run's business
+            return  # of another store
         after = self.ledger.current.number if self.ledger.current is not None else None
         if self._error is None:
             self.recorder.remove(ref, after=after, policy=self._policy())
@@ -240,17 +249,37 @@ class Session:
         last = f", save_last={self.callback.save_last}" if self.callback.save_last else ""
         return f"save_top_k={self.callback.save_top_k}{last}"
 
-    def load(self, url: str) -> dict[str, Any]:
-        """Build the checkpoint of a version, and remember that it was loaded."""
+    def owns(self, path: object) -> bool:
+        """Tell whether a path is a URL that this policy knows."""
+        return self.ledger.owns(str(path))
+
+    def load(self, url: str) -> tuple[dict[str, Any], Version]:
+        """Build the checkpoint of a version."""
         check_resume(self.trainer.strategy, url)
         store, ref = locate(url, self.store)
         version = store.get(ref)
-        checkpoint = checkpoint_of(store, version.id, for_fit=self.fitting)
+        return checkpoint_of(store, version.id, for_fit=self.fitting), version
+
+    def note_loaded(self, version: Version) -> None:
+        """Remember that a version was loaded, and which one of this store it is, if any."""
         self.loaded = version
-        self.loaded_here = store.path == self.store.path
+        self.resumed = self._here(version)
         if not self.fitting and self.trainer.lightning_module is not None:
             lineage.remember(self.trainer.lightning_module, version.id)
-        return checkpoint
+
+    def _here(self, version: Version) -> Version | None:
+        if not self.store.exists():
+            return None
+        try:
+            return self.store.get(version.id)
+        except UnknownRef:
+            return self.store.find_by_weights(version.weights.digest)
+
+    def inherit(self) -> None:
+        """Take over what the policy of the resumed run knows."""
+        callback = self.callback
+        known = {*callback.best_k_models, callback.best_model_path, callback.last_model_path}
+        self.ledger.inherited = frozenset(each for each in known if each)
 
     # How saves ended
 
@@ -258,7 +287,7 @@ class Session:
         """Learn how the last save ended; if it failed, take the policy's state back and tell, or raise.
 
         Args:
-            wait: Whether to wait for a save that goes on. With several ranks only this is done, by all at once.
+            wait: Whether to wait for a save that goes on. Several ranks do only this, all at once.
 
         Raises:
             SaveFailed: If it failed, and ``on_error="raise"``.
@@ -297,9 +326,9 @@ class Session:
         if error is not None:
             _log.debug("version %s was not saved", name, exc_info=error)
             warnings.warn(
-                f"VERSION {name} WAS NOT SAVED in {self.store.path}: {why}. Training goes on, and the next save is tried "
-                "as usual; what was to be removed for it is kept. Look at the disk's space and permissions, or give "
-                "on_error='raise' to stop training when this happens",
+                f"VERSION {name} WAS NOT SAVED in {self.store.path}: {why}. Training goes on, and the next save is "
+                "tried as usual; what was to be removed for it is kept. Look at the disk's space and permissions, "
+                "or give on_error='raise' to stop training when this happens",
                 MVCWarning,
                 stacklevel=4,
             )
@@ -313,42 +342,3 @@ class Session:
         """Wait until everything is on disk."""
         if self.recorder is not None:
             self.recorder.finish(wait_for_data=wait_for_data)
-
-    # Evaluations
-
-    def evaluate(self, kind: str, module: Any) -> None:
-        """Add the metrics of a test or validation to the version whose weights were used, if it is known."""
-        if not self.trainer.is_global_zero:
-            return
-        metrics = scalars(self.trainer.callback_metrics)
-        version = self.loaded or self._version_of(module)
-        if version is None or not metrics:
-            return
-        data = {name: plan.compute().fingerprint for name, plan in eval_plans(self.trainer, kind).items()}
-        self.store.evaluate(version.id, kind, metrics, data)
-
-    def _version_of(self, module: Any) -> Version | None:
-        if not self.store.exists():
-            return None
-        digest = _weights_digest(module)
-        candidates = [known.id] if (known := lineage.origin(module)) is not None else []
-        candidates += [ref for url in (self.callback._last_url,) if (ref := self.ledger.ref_of(url))]
-        for each in candidates:
-            version = self.store.get(each)
-            if version.weights.digest == digest:
-                return version
-        return self.store.find_by_weights(digest)
-
-
-def _weights_digest(module: Any) -> str:
-    state = torch_state.snapshot({"state_dict": module.state_dict()}, module=module, copy=False, buffers=None).weights
-    return weights_digest((name, each.dtype, each.shape, each.digest()) for name, each in state.tensors.items())
-
-
-def scalars(metrics: Any) -> dict[str, float]:
-    """Return what of the metrics is one number each."""
-    return {name: float(value) for name, value in metrics.items() if _is_scalar(value)}
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, int | float) or (hasattr(value, "numel") and value.numel() == 1)

@@ -71,8 +71,8 @@ def forget(model: object) -> None:
 def by_content(store: VersionStore, weights: State) -> Parent | None:
     """Find the version that weights came from: an equal one, else the one that shares most tensors with them.
 
-    Looked at are the versions with aliases, and the newest and the best of the newest runs. Tiny tensors and those of
-    one constant (biases of 0, norms of 1, counters) are the same in any two models, and count for nothing.
+    Looked at are the versions with aliases, and the newest and the best of the newest runs. Tiny tensors and
+    those of one constant (biases of 0, norms of 1, counters) are the same in any two models: they choose nothing.
 
     Args:
         store: The store.
@@ -86,15 +86,16 @@ def by_content(store: VersionStore, weights: State) -> Parent | None:
     equal = store.find_by_weights(weights_digest(entries))
     if equal is not None:
         return Parent(equal.id, "content", f"{len(entries)}/{len(entries)}")
-    telling = {name for name, each in weights.tensors.items() if _tells(each)}
-    mine = {digests[name] for name in telling}
-    best: tuple[int, str] | None = None
+    telling = {digests[name] for name, each in weights.tensors.items() if _tells(each)}
+    best: tuple[int, str, str] | None = None
     for version_id in _candidates(store):
         with suppress(PrunedVersion):
-            count = len(mine.intersection(digest for _, _, digest in store.entries(version_id).values()))
+            theirs = {digest for _, _, digest in store.entries(version_id).values()}
+            count = len(telling & theirs)
             if count and (best is None or count > best[0]):
-                best = (count, version_id)
-    return Parent(best[1], "content", f"{best[0]}/{len(mine)}") if best is not None else None
+                shared = sum(digest in theirs for digest in digests.values())
+                best = (count, version_id, f"{shared}/{len(entries)}")
+    return Parent(best[1], "content", best[2]) if best is not None else None
 
 
 def _digests(weights: State) -> dict[str, str]:

@@ -17,7 +17,11 @@ class _VersionCheckpointIO(CheckpointIOMixin, CheckpointIO):
 
 
 class VersionCheckpoint(VersionCheckpointMixin, ModelCheckpoint):
-    __doc__ = VersionCheckpointMixin.__doc__
+    """Makes a version of every checkpoint that a ``pytorch_lightning`` Trainer saves.
+
+    The arguments are those of `VersionCheckpointMixin`.
+    """
+
     framework = "pytorch_lightning"
     trainer_class = Trainer
     checkpoint_io_class = _VersionCheckpointIO

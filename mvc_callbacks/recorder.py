@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks import code, environment, lineage
 from mvc_callbacks.errors import MVCError, MVCWarning
+from mvc_callbacks.run_data import RunData
 from mvc_callbacks.saver import Saver, SideWork
 from mvc_callbacks.store import VersionStore
-from mvc_callbacks.versions import Fingerprint, Monitor, Parent, Version
+from mvc_callbacks.versions import Monitor, Parent, Version
 
 if TYPE_CHECKING:
     from mvc_callbacks.commit import Run
-    from mvc_callbacks.fingerprint import Computed, Plan
     from mvc_callbacks.snapshot import Snapshot
+    from mvc_callbacks.sources import Plan
 
 __all__ = ["Facts", "Recorder"]
 
@@ -90,8 +90,9 @@ class Recorder:
         self._with_state: dict[int, str] = {}
         self._provenance: SideWork | None = None
         self._told: dict[str, Any] = {}
-        self._data = _Data(store)
+        self._data = RunData(store)
         self._failed: set[int] = set()
+        self._came_from: dict[str, Any] | None = None
 
     def begin(self, *, module_class: type | None, plans: Mapping[str, Plan]) -> None:
         """Start to find out, beside training, about the code, the environment and the data."""
@@ -112,7 +113,9 @@ class Recorder:
                 if found is not None:
                     self.parents = (found,)
             except MVCError as error:
-                _log.warning("the store could not be searched for the version that this run began from: %s", error)
+                _log.warning(
+                    "the store could not be searched for the version that this run began from: %s", error
+                )
             finally:
                 snapshot.release()
 
@@ -122,6 +125,10 @@ class Recorder:
         """Note the version that the run goes on from."""
         self.resumed = version
         self.parents = (Parent(version.id, "resume"),)
+
+    def came_from(self, version: Version) -> None:
+        """Note a version of another store, which cannot be a parent here."""
+        self._came_from = {"id": version.id, "run": version.run, "number": version.number}
 
     def open(self) -> str:
         """Reserve the run's label, and return it."""
@@ -152,7 +159,7 @@ class Recorder:
         self.saver.submit(prune)
 
     def finish(self, *, wait_for_data: bool) -> None:
-        """Wait until everything is on disk; give up on fingerprints that would take longer, unless told to wait."""
+        """Wait until everything is on disk; give up on fingerprints that take longer, unless told to wait."""
         self.saver.wait()
         self._data.finish(wait=wait_for_data and self.last is not None)
 
@@ -212,6 +219,8 @@ class Recorder:
         told["environment"] = self._told.get("environment", {})
         if self.resumed is not None:
             told["resumes"] = self.resumed.id
+        if self._came_from is not None:
+            told["resumes_elsewhere"] = self._came_from
         return told
 
     def warn_if_too_large(self, snapshot: Snapshot, planned: int | None) -> None:
@@ -230,16 +239,16 @@ class Recorder:
         free = shutil.disk_usage(place).free
         if needed > free:
             warnings.warn(
-                f"about {planned} versions need up to {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB free "
-                "(tensors that do not change are stored once, and may save some of it): keep fewer with save_top_k, "
-                "save less often, or choose another store=",
+                f"about {planned} versions need up to {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB "
+                "free (tensors that do not change are stored once, and may save some of it): keep fewer with "
+                "save_top_k, save less often, or choose another store=",
                 MVCWarning,
                 stacklevel=2,
             )
 
 
 def _chain_before(store: VersionStore, resumed: Version) -> list[str]:
-    """Return the versions before the resumed one, which a resumed policy may remove; never that one itself."""
+    """Return the versions before the resumed one, which a resumed policy may remove; never that one."""
     chain: list[str] = []
     try:
         last: Version | None = store.get(resumed.id)
@@ -252,93 +261,3 @@ def _chain_before(store: VersionStore, resumed: Version) -> list[str]:
     except MVCError as error:  # a version of another store, or one whose history is damaged
         _log.info("what was saved before this run is left alone: %s", error)
     return chain
-
-
-class _Data:
-    """The fingerprints of one fit: computed beside training, and added to versions that were made before."""
-
-    def __init__(self, store: VersionStore) -> None:
-        self._store = store
-        self._plans: Mapping[str, Plan] = {}
-        self._work: SideWork | None = None
-        self._lock = threading.Lock()
-        self._computed: dict[str, Computed] = {}
-        self._known: dict[str, Fingerprint] = {}
-        self._waiting: list[tuple[str, tuple[str, ...]]] = []
-
-    def begin(self, plans: Mapping[str, Plan]) -> None:
-        self._plans = dict(plans)
-        if self._plans:
-            self._work = SideWork(self._compute, name="mvc-fingerprint")
-
-    def _compute(self, cancelled: Callable[[], bool]) -> None:
-        for name, plan in self._plans.items():
-            if cancelled():
-                return
-            try:
-                computed = plan.compute(cancelled=cancelled)
-            except Exception as error:
-                _log.warning("the fingerprint of the data %r failed", name, exc_info=True)
-                failed = Fingerprint(None, "none", how="failed", problems=(f"{type(error).__name__}: {error}"[:200],))
-                with self._lock:
-                    self._known[name] = failed
-            else:
-                if cancelled():
-                    return
-                with self._lock:
-                    self._computed[name] = computed
-            with self._lock:
-                waiting = list(self._waiting)
-            # A version that was made meanwhile is completed here; one that is being made, by `note`.
-            if waiting:
-                self._complete()
-
-    def known(self) -> dict[str, Fingerprint]:
-        """Return what is known by now; the rest is ``pending``."""
-        self._keep_listings()
-        with self._lock:
-            return {name: self._known.get(name, Fingerprint(None, "pending")) for name in self._plans}
-
-    def note(self, version: Version) -> None:
-        """Remember a version whose fingerprints are to be completed."""
-        pending = tuple(name for name, each in version.data.items() if each.coverage == "pending")
-        if pending:
-            with self._lock:
-                self._waiting.append((version.id, pending))
-            self._complete()
-
-    def finish(self, *, wait: bool) -> None:
-        if self._work is None:
-            return
-        if not wait:
-            self._work.cancel()
-        self._work.wait("the fingerprint of the training data")
-        with self._lock:
-            waiting = bool(self._waiting)
-        if waiting:
-            self._complete()
-
-    def _keep_listings(self) -> None:
-        with self._lock:
-            computed, self._computed = self._computed, {}
-        for name, each in computed.items():
-            if each.listing is not None:
-                self._store.put_listing(each.listing)
-            with self._lock:
-                self._known[name] = each.fingerprint
-
-    def _complete(self) -> None:
-        self._keep_listings()
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-            known = dict(self._known)
-        left = []
-        for version_id, names in waiting:
-            for name in names:
-                if name in known:
-                    self._store.complete_fingerprint(version_id, name, known[name])
-            missing = tuple(name for name in names if name not in known)
-            if missing:
-                left.append((version_id, missing))
-        with self._lock:
-            self._waiting += left

@@ -19,8 +19,8 @@ PATIENCE = 1.0  # seconds after which somebody who waits is told why
 class Saver:
     """Runs jobs in order on a thread of its own, or at once.
 
-    A thread lives only while there is work. It is no daemon: an interpreter that exits waits for it, so a version
-    that was handed over is on disk before the process ends.
+    A thread lives only while there is work. It is no daemon: an interpreter that exits waits for it, so a
+    version that was handed over is on disk before the process ends.
 
     Args:
         background: Whether jobs run on the thread; otherwise they run inside `submit`.
@@ -146,14 +146,15 @@ _registered_in: int | None = None
 
 
 def _drain_at_exit(saver: Saver) -> None:
-    # Thread pools stop accepting work before the interpreter joins its threads, and a save may use one; so the
-    # savers are drained before the pools. The hook is the one that concurrent.futures itself uses; where it is
-    # missing, the thread is joined all the same.
+    # Thread pools stop accepting work before the interpreter joins its threads, and a save uses one; so the savers
+    # are drained before the pools. The hook is the one that concurrent.futures itself uses; where it is missing,
+    # the thread is joined all the same.
     global _registered_in
     _busy.add(saver)
     if _registered_in != os.getpid():
         _registered_in = os.getpid()
-        import concurrent.futures.thread  # noqa: F401  its hook must be there first, because the last runs first
+        # Its hook must be there first, because the last one runs first.
+        import concurrent.futures.thread  # noqa: F401
 
         register = getattr(threading, "_register_atexit", None)
         if register is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,9 @@ def test_load_from_checkpoint_gives_the_versions_weights(store: VersionStore) ->
         model = Small.load_from_checkpoint(callback.best_model_path, weights_only=safely)
         expected = store.state_dict("best")
         assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
-    assert Small.load_from_checkpoint(f"mvc://{store.path}@baseline/1").hparams.width == 4  # without training state
+    assert (
+        Small.load_from_checkpoint(f"mvc://{store.path}@baseline/1").hparams.width == 4
+    )  # without training state
 
 
 def test_a_url_without_a_store_means_the_callbacks_or_the_default_one(
@@ -73,7 +77,7 @@ def test_a_url_without_a_store_means_the_callbacks_or_the_default_one(
     Small.load_from_checkpoint("mvc://baseline/latest")
     monkeypatch.delenv("MVC_STORE")
     trainer = trainer_of(VersionCheckpoint(store.path, run="next"), max_epochs=4)
-    trainer.fit(Small(), ckpt_path="mvc://baseline/latest")
+    trainer.fit(Small(), ckpt_path=Path("mvc://baseline/latest"))  # pathlib takes a slash away
     assert [each.step for each in store.versions("next")] == [16]
     assert store.get("next/1").parents[0].id == store.get("baseline/3").id
 
@@ -85,14 +89,20 @@ def test_fit_and_test_work_without_the_callback(store: VersionStore) -> None:
     trainer.test(Small(), ckpt_path=url, verbose=False)
     trainer.fit(Small(), ckpt_path=url)
     assert trainer.global_step == 16
-    trainer_of(max_epochs=4, enable_checkpointing=False).fit(Small(), ckpt_path=Path(url))
 
 
 def test_the_protocol_is_known_without_importing_the_callback(store: VersionStore) -> None:
-    pytest.importorskip("importlib.metadata").distribution("mvc-callbacks")
+    try:
+        importlib.metadata.distribution("mvc-callbacks")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("entry points need an installed package")
     callback, _, _ = fitted(store)
-    code = "import sys, torch, fsspec; f = fsspec.open(sys.argv[1]).open(); print(torch.load(f)['global_step'])"
-    done = subprocess.run([sys.executable, "-c", code, callback.best_model_path], capture_output=True, text=True)
+    code = (
+        "import sys, torch, fsspec; f = fsspec.open(sys.argv[1]).open(); print(torch.load(f)['global_step'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, callback.best_model_path], capture_output=True, text=True
+    )
     assert done.stdout.strip() == "8", done.stderr
 
 
@@ -163,7 +173,7 @@ def test_ten_fits_of_one_epoch_are_ten_runs_in_a_chain(store: VersionStore) -> N
     versions = store.versions()
     assert len({each.run for each in versions}) == 10
     assert versions[0].parents == ()
-    for before, after in zip(versions, versions[1:], strict=False):
+    for before, after in pairwise(versions):
         [parent] = after.parents
         assert (parent.id, parent.how, parent.shared) == (before.id, "content", "2/2")
 
@@ -182,7 +192,7 @@ def test_a_fit_that_shares_a_part_knows_what_with_whom(store: VersionStore) -> N
     trainer_of(VersionCheckpoint(store.path, run="second"), max_epochs=1).fit(second)
     [parent] = store.get("second/1").parents
     assert (parent.id, parent.how) == (store.get("first/1").id, "content")
-    assert parent.shared == "2/4"  # weight and bias of the backbone; the first layer is too small to tell
+    assert parent.shared == "2/6"  # weight and bias of the backbone
     trainer_of(VersionCheckpoint(store.path, run="third"), max_epochs=1).fit(Wide(7))
     assert store.get("third/1").parents == ()
 
@@ -233,5 +243,3 @@ def test_the_loaders_data_are_found_without_being_asked(store: VersionStore) -> 
     trainer_of(VersionCheckpoint(store.path)).fit(Small())
     data = store.get("latest").data
     assert {name: each.coverage for name, each in data.items()} == {"train": "arrays", "val": "arrays"}
-
-

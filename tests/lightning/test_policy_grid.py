@@ -83,7 +83,9 @@ def assert_same_best(ours: VersionCheckpoint, stock: ModelCheckpoint) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=name_of)
-def test_the_same_versions_are_kept_as_files_by_stock(policy: dict[str, Any], tmp_path: Path, store: VersionStore) -> None:
+def test_the_same_versions_are_kept_as_files_by_stock(
+    policy: dict[str, Any], tmp_path: Path, store: VersionStore
+) -> None:
     stock = ModelCheckpoint(dirpath=tmp_path / "stock", **policy)
     ours = VersionCheckpoint(store.path, background=False, **policy)
     trainer_of(stock, ours).fit(Small())
@@ -107,7 +109,9 @@ SOME = [UNMONITORED[3], UNMONITORED[21], MONITORED[12], MONITORED[13], MONITORED
 
 
 @pytest.mark.parametrize("policy", SOME, ids=name_of)
-def test_a_second_fit_starts_with_a_fresh_policy(policy: dict[str, Any], tmp_path: Path, store: VersionStore) -> None:
+def test_a_second_fit_starts_with_a_fresh_policy(
+    policy: dict[str, Any], tmp_path: Path, store: VersionStore
+) -> None:
     ours = VersionCheckpoint(store.path, run="twice", **policy)
     trainer_of(ours).fit(Small())
     first = ours_kept(store)
@@ -115,20 +119,32 @@ def test_a_second_fit_starts_with_a_fresh_policy(policy: dict[str, Any], tmp_pat
     trainer_of(stock, ours).fit(Small())
     assert ours.run_name == "twice-2"
     assert {_at(each) for each in store.versions("twice") if each.has_weights} == first
-    assert {_at(each) for each in store.versions("twice-2") if each.has_weights} == stock_kept(tmp_path / "stock")
+    assert {_at(each) for each in store.versions("twice-2") if each.has_weights} == stock_kept(
+        tmp_path / "stock"
+    )
     assert_same_best(ours, stock)
 
 
 @pytest.mark.parametrize("policy", SOME, ids=name_of)
-def test_a_resumed_run_goes_on_with_the_policy(policy: dict[str, Any], tmp_path: Path, store: VersionStore) -> None:
+def test_a_resumed_run_goes_on_with_the_policy(
+    policy: dict[str, Any], tmp_path: Path, store: VersionStore
+) -> None:
+    torch.manual_seed(1)
     stock = ModelCheckpoint(dirpath=tmp_path / "stock", **policy)
     trainer_of(stock, max_epochs=2).fit(Small())
     # What a stopped process has: the newest file.
-    newest = max((tmp_path / "stock").glob("*.ckpt"), key=lambda path: torch.load(path, weights_only=False)["global_step"])
-    resumed_at = torch.load(newest, weights_only=False)["epoch"], torch.load(newest, weights_only=False)["global_step"]
+    newest = max(
+        (tmp_path / "stock").glob("*.ckpt"),
+        key=lambda path: torch.load(path, weights_only=False)["global_step"],
+    )
+    resumed_at = (
+        torch.load(newest, weights_only=False)["epoch"],
+        torch.load(newest, weights_only=False)["global_step"],
+    )
     stock = ModelCheckpoint(dirpath=tmp_path / "stock", **policy)
     trainer_of(stock, max_epochs=5).fit(Small(), ckpt_path=newest)
 
+    torch.manual_seed(1)
     ours = VersionCheckpoint(store.path, run="long", **policy)
     trainer_of(ours, max_epochs=2).fit(Small())
     last = ours.last_version
@@ -158,5 +174,7 @@ def test_versions_go_in_the_order_in_which_stock_removes_files(tmp_path: Path, s
 
     ours = VersionCheckpoint(store.path, monitor="score", save_top_k=2)
     trainer_of(Watched(dirpath=tmp_path / "stock", **policy), ours, max_epochs=6).fit(Small())
-    gone = sorted((each for each in store.versions() if not each.has_weights), key=lambda each: each.pruned[0].time)
+    gone = sorted(
+        (each for each in store.versions() if not each.has_weights), key=lambda each: each.pruned[0].time
+    )
     assert [each.step for each in gone] == removed

@@ -1,0 +1,121 @@
+"""The data of one run: its fingerprints, computed beside training and added to versions made before."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from mvc_callbacks.saver import SideWork
+from mvc_callbacks.store import VersionStore
+from mvc_callbacks.versions import Fingerprint, Version
+
+if TYPE_CHECKING:
+    from mvc_callbacks.sources import Computed, Plan
+
+__all__ = ["RunData"]
+
+_log = logging.getLogger(__name__)
+
+
+class RunData:
+    """The fingerprints of one fit.
+
+    Args:
+        store: The store that versions and listings are in.
+    """
+
+    def __init__(self, store: VersionStore) -> None:
+        self._store = store
+        self._plans: Mapping[str, Plan] = {}
+        self._work: SideWork | None = None
+        self._lock = threading.Lock()
+        self._computed: dict[str, Computed] = {}
+        self._known: dict[str, Fingerprint] = {}
+        self._waiting: list[tuple[str, tuple[str, ...]]] = []
+
+    def begin(self, plans: Mapping[str, Plan]) -> None:
+        """Start to compute, on a thread beside training."""
+        self._plans = dict(plans)
+        if self._plans:
+            self._work = SideWork(self._compute, name="mvc-fingerprint")
+
+    def _compute(self, cancelled: Callable[[], bool]) -> None:
+        for name, plan in self._plans.items():
+            if cancelled():
+                return
+            try:
+                computed = plan.compute(cancelled=cancelled)
+            except Exception as error:
+                _log.warning("the fingerprint of the data %r failed", name, exc_info=True)
+                failed = Fingerprint(
+                    None, "none", how="failed", problems=(f"{type(error).__name__}: {error}"[:200],)
+                )
+                with self._lock:
+                    self._known[name] = failed
+            else:
+                if cancelled():
+                    return
+                with self._lock:
+                    self._computed[name] = computed
+            with self._lock:
+                waiting = list(self._waiting)
+            # A version that was made meanwhile is completed here; one that is being made, by `note`.
+            if waiting:
+                self._complete()
+
+    def known(self) -> dict[str, Fingerprint]:
+        """Return what is known by now; the rest is ``pending``."""
+        self._keep_listings()
+        with self._lock:
+            return {name: self._known.get(name, Fingerprint(None, "pending")) for name in self._plans}
+
+    def note(self, version: Version) -> None:
+        """Remember a version whose fingerprints are to be completed."""
+        pending = tuple(name for name, each in version.data.items() if each.coverage == "pending")
+        if pending:
+            with self._lock:
+                self._waiting.append((version.id, pending))
+            self._complete()
+
+    def finish(self, *, wait: bool) -> None:
+        """Complete what can be completed.
+
+        Args:
+            wait: Whether to wait for what is not computed yet; otherwise that is given up and stays ``pending``.
+        """
+        if self._work is None:
+            return
+        if not wait:
+            self._work.cancel()
+        self._work.wait("the fingerprint of the training data")
+        with self._lock:
+            waiting = bool(self._waiting)
+        if waiting:
+            self._complete()
+
+    def _keep_listings(self) -> None:
+        with self._lock:
+            computed, self._computed = self._computed, {}
+        for name, each in computed.items():
+            if each.listing is not None:
+                self._store.put_listing(each.listing)
+            with self._lock:
+                self._known[name] = each.fingerprint
+
+    def _complete(self) -> None:
+        self._keep_listings()
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            known = dict(self._known)
+        left = []
+        for version_id, names in waiting:
+            for name in names:
+                if name in known:
+                    self._store.complete_fingerprint(version_id, name, known[name])
+            missing = tuple(name for name in names if name not in known)
+            if missing:
+                left.append((version_id, missing))
+        with self._lock:
+            self._waiting += left
