@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import argparse
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +79,10 @@ def find_markers(value: Any, path: str = "") -> Iterator[tuple[str, Marker]]:
             if isinstance(key, Marker):
                 yield path, key
             yield from find_markers(each, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, (list, tuple, set, frozenset)):
+    elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
+        yield from find_markers(vars(value), path)
+    elif isinstance(value, (Sequence, set, frozenset)) and not isinstance(
+        value, (str, bytes, bytearray, range)
+    ):
         for index, each in enumerate(value):
             yield from find_markers(each, f"{path}.{index}" if path else str(index))

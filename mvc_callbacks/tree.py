@@ -95,9 +95,7 @@ class _Encoder:
         kind = type(value)
         self._left -= 1
         if self.cap is not None and kind in _SIZED and len(value) > self.cap:
-            return self._give_up(
-                value, path, f"longer than {self.cap}: ", show=kind in (str, bytes, bytearray)
-            )
+            return self._give_up_long(value, path)
         if kind in TELL:
             try:
                 return TELL[kind](value)
@@ -237,6 +235,12 @@ class _Encoder:
             return {"$untold": [value.type_name, value.text]}
         assert isinstance(value, Tagged)
         return {"$tagged": [value.kind, value.name, self.tell(value.value, path)]}
+
+    def _give_up_long(self, value: Any, path: str) -> Any:
+        why = f"{len(value)} long, more than the {self.cap} that are told: "
+        if type(value) is str:  # two versions can still be compared
+            why = f"{len(value)} long, sha256 {canonical.digest_of(value.encode('utf-8', 'surrogatepass'))}: "
+        return self._give_up(value, path, why, show=type(value) in (str, bytes, bytearray))
 
     def _give_up(self, value: Any, path: str, why: str = "", *, show: bool = True) -> Any:
         name = _name_of(type(value))
