@@ -16,11 +16,10 @@ import fsspec
 import yaml
 
 from mvc_callbacks import lightning_policy, urls
+from mvc_callbacks.arguments import check_choice, check_keep
 from mvc_callbacks.errors import Misconfigured, MVCError, MVCWarning
 from mvc_callbacks.lightning_evaluation import evaluate
 from mvc_callbacks.lightning_guard import (
-    check_choice,
-    check_keep,
     check_strategy,
     check_trainer,
     refuse_path_arguments,

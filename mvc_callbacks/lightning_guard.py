@@ -10,8 +10,6 @@ from mvc_callbacks import urls
 from mvc_callbacks.errors import Misconfigured, MVCWarning
 
 __all__ = [
-    "check_choice",
-    "check_keep",
     "check_strategy",
     "check_trainer",
     "planned_versions",
@@ -36,21 +34,6 @@ def refuse_path_arguments(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise Misconfigured(f"{name}={value!r} has no meaning for VersionCheckpoint: {_INSTEAD[name]}")
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices."""
-    if value not in choices:
-        raise Misconfigured(f"{name}={value!r} is not possible: choose {' or '.join(map(repr, choices))}")
-
-
-def check_keep(keep: object) -> None:
-    """Refuse a ``keep_training_state`` that is neither a count nor ``"all"``."""
-    count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0
-    if not count and keep != "all":
-        raise Misconfigured(
-            f"keep_training_state={keep!r} is not possible: give a number of versions, or 'all'"
-        )
 
 
 def check_trainer(trainer: Any, trainer_class: type, namespace: str) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from mvc_callbacks import hyperparameters, lightning_policy, lineage, masking, torch_state, urls
-from mvc_callbacks.errors import MVCError, MVCWarning, SaveFailed, UnknownRef
+from mvc_callbacks.errors import MVCError, SaveFailed, UnknownRef
 from mvc_callbacks.lightning_data import fit_plans, scalars_of
 from mvc_callbacks.lightning_guard import check_resume, planned_versions
 from mvc_callbacks.lightning_io import checkpoint_of, locate
 from mvc_callbacks.lightning_policy import Ledger, Moment
-from mvc_callbacks.recorder import Facts, Recorder
+from mvc_callbacks.recorder import Facts, Recorder, report_failed_save
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.torch_staging import StagingBuffers
 from mvc_callbacks.torch_tensors import to_neutral
@@ -320,18 +319,7 @@ class Session:
 
     def _report(self, moment: Moment, error: BaseException | None) -> None:
         name = urls.parse(moment.url)[1]
-        why = f"{type(error).__name__}: {error}" if error is not None else "see the log of rank 0"
-        if self.callback.on_error == "raise":
-            raise SaveFailed(f"version {name} was not saved in {self.store.path}: {why}") from error
-        if error is not None:
-            _log.debug("version %s was not saved", name, exc_info=error)
-            warnings.warn(
-                f"VERSION {name} WAS NOT SAVED in {self.store.path}: {why}. Training goes on, and the next save is "
-                "tried as usual; what was to be removed for it is kept. Look at the disk's space and permissions, "
-                "or give on_error='raise' to stop training when this happens",
-                MVCWarning,
-                stacklevel=4,
-            )
+        report_failed_save(name, self.store, error, self.callback.on_error, stacklevel=4)
 
     def wait(self) -> None:
         """Wait for the save that goes on."""

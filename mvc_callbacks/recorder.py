@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks import code, environment, lineage
-from mvc_callbacks.errors import MVCError, MVCWarning
+from mvc_callbacks.errors import MVCError, MVCWarning, SaveFailed
 from mvc_callbacks.run_data import RunData
 from mvc_callbacks.saver import Saver, SideWork
 from mvc_callbacks.store import VersionStore
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mvc_callbacks.snapshot import Snapshot
     from mvc_callbacks.sources import Plan
 
-__all__ = ["Facts", "Recorder"]
+__all__ = ["Facts", "Recorder", "report_failed_save"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class Facts:
         step: Optimizer steps, or None.
         metrics: Name to number.
         best: The number of the run's best version by now, this one included; None where nothing is compared.
+        monitor: What the policy watches, where it is known only by now; else the recorder's.
         more: Further fields of the record.
     """
 
@@ -45,6 +46,7 @@ class Facts:
     step: int | None
     metrics: Mapping[str, float]
     best: int | None = None
+    monitor: Monitor | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,6 +81,7 @@ class Recorder:
         self.parents: tuple[Parent, ...] = ()
         self.resumed: Version | None = None
         self.policy: Mapping[str, Any] = {}
+        self.run_facts: Mapping[str, Any] = {}  # further fields of the run's record
         self.last: Version | None = None
         self.hyperparameters = hyperparameters
         self._label = label
@@ -173,7 +176,7 @@ class Recorder:
                 epoch=facts.epoch,
                 step=facts.step,
                 metrics=facts.metrics,
-                monitor=self._monitor,
+                monitor=facts.monitor or self._monitor,
                 parents=self.parents if self.last is None else None,
                 hyperparameters=self.hyperparameters,
                 data=self._data.known(),
@@ -211,7 +214,7 @@ class Recorder:
     def _tell_run(self) -> dict[str, Any]:
         if self._provenance is not None:
             self._provenance.wait("git and the environment to be read")
-        told: dict[str, Any] = {"argv": list(sys.argv), "policy": dict(self.policy)}
+        told: dict[str, Any] = {**self.run_facts, "argv": list(sys.argv), "policy": dict(self.policy)}
         captured = self._told.get("code")
         if captured is not None:
             patch = self.store.put_patch(captured.patch) if captured.patch is not None else None
@@ -223,12 +226,15 @@ class Recorder:
             told["resumes_elsewhere"] = self._came_from
         return told
 
-    def warn_if_too_large(self, snapshot: Snapshot, planned: int | None) -> None:
+    def warn_if_too_large(
+        self, snapshot: Snapshot, planned: int | None, *, advice: str = "keep fewer with save_top_k"
+    ) -> None:
         """Warn when the run as planned will not fit on the disk.
 
         Args:
             snapshot: The first version.
             planned: How many versions will keep their weights; None where nobody knows.
+            advice: How to keep fewer, in words.
         """
         if planned is None:
             return
@@ -239,12 +245,41 @@ class Recorder:
         free = shutil.disk_usage(place).free
         if needed > free:
             warnings.warn(
-                f"about {planned} versions need up to {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB "
-                "free (tensors that do not change are stored once, and may save some of it): keep fewer with "
-                "save_top_k, save less often, or choose another store=",
+                f"about {planned} versions need up to {needed / 1e9:.1f} GB, and {place} has "
+                f"{free / 1e9:.1f} GB free (tensors that do not change are stored once, and may save some of it): "
+                f"{advice}, save less often, or choose another store=",
                 MVCWarning,
                 stacklevel=2,
             )
+
+
+def report_failed_save(
+    name: str, store: VersionStore, error: BaseException | None, on_error: str, *, stacklevel: int = 2
+) -> None:
+    """Tell loudly that a version was not saved, or raise.
+
+    Args:
+        name: ``<run>/<number>``.
+        store: The store.
+        error: Why; None where only rank 0 knows: then nothing but raising is done.
+        on_error: ``warn`` or ``raise``.
+        stacklevel: Of the warning, counted from the caller.
+
+    Raises:
+        SaveFailed: If ``on_error`` is ``raise``.
+    """
+    why = f"{type(error).__name__}: {error}" if error is not None else "see the log of rank 0"
+    if on_error == "raise":
+        raise SaveFailed(f"version {name} was not saved in {store.path}: {why}") from error
+    if error is not None:
+        _log.debug("version %s was not saved", name, exc_info=error)
+        warnings.warn(
+            f"VERSION {name} WAS NOT SAVED in {store.path}: {why}. Training goes on, and the next save is "
+            "tried as usual; what was to be removed for it is kept. Look at the disk's space and "
+            "permissions, or give on_error='raise' to stop training when this happens",
+            MVCWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _chain_before(store: VersionStore, resumed: Version) -> list[str]:

@@ -300,6 +300,11 @@ class VersionStore:
             raise
         return {entry.name: (entry.dtype, entry.shape, entry.digest) for entry in manifest.entries}
 
+    def labels(self, ref: str | Version) -> dict[str, str]:
+        """Return name to label of those weights that have one (Keras: the variable's own name)."""
+        manifest = self._layout.manifests.read(self._version(ref).weights.digest)
+        return {entry.name: entry.label for entry in manifest.entries if entry.label is not None}
+
     def listing(self, digest: str) -> bytes:
         """Read the listing of a fingerprint: JSON lines."""
         return bytes(self._layout.objects.read(digest, ".jsonl"))
