@@ -35,7 +35,11 @@ def mvc(context: click.Context) -> None:
 @click.argument("ref", required=False)
 @click.option("--run", metavar="LABEL", help="Only this run.")
 @click.option(
-    "-n", "--number", type=click.IntRange(min=0), help="Most versions; 0 for all. Else 20, with --json all."
+    "-n",
+    "--number",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Most versions; 0 for all. Else 20, with --json all.",
 )
 @click.option(
     "--metric", "metrics", multiple=True, metavar="NAME", help="Show this metric; may be given again."
@@ -86,7 +90,7 @@ def show(session: Session, ref: str) -> None:
         session.say(version_lines(page, now=_now(), paint=session.paint, width=session.width or 100))
 
 
-@mvc.command()
+@mvc.command(short_help="Tell what changed between two versions.")
 @click.argument("a")
 @click.argument("b")
 @click.option(

@@ -151,12 +151,25 @@ def json_option(function: _F) -> _F:
     )(function)
 
 
+class _ReaderGone(Exception):
+    """Nobody reads standard output any more."""
+
+
 class Frame(click.Group):
     """A group of commands, whose errors are one or two lines and an exit status."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order in which they are of use, not of the alphabet."""
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; click would end with 1 where the reader of the output went away."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise _ReaderGone from error
+            raise
 
     def main(
         self,
@@ -179,7 +192,7 @@ class Frame(click.Group):
         status = FAILED
         with warnings.catch_warnings():
             warnings.simplefilter("always", MVCWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _warning_shower(warnings.showwarning)
             try:
                 told = super().main(args, prog_name or "mvc", complete_var, standalone_mode=False, **extra)
                 status = told if isinstance(told, int) else 0
@@ -188,14 +201,13 @@ class Frame(click.Group):
                 status = INTERRUPTED
             except click.ClickException as error:
                 _complain(_usage(error))
+            except (_ReaderGone, BrokenPipeError):
+                status = BROKEN_PIPE
             except Exception as error:
-                if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                    status = BROKEN_PIPE
-                else:
-                    if os.environ.get("MVC_DEBUG"):
-                        raise
-                    _complain(_explain(error))
-                _abandon_output()
+                if os.environ.get("MVC_DEBUG"):
+                    raise
+                _complain(_explain(error))
+            _abandon_broken_output()
         sys.exit(status)
 
 
@@ -227,13 +239,18 @@ def _complain(lines: Sequence[str]) -> None:
         pass  # nobody reads standard error; the exit status says it
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if issubclass(category, MVCWarning):
-        click.echo(f"mvc: warning: {clean(message)}", err=True)
+def _warning_shower(others: Callable[..., None]) -> Callable[..., None]:
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, MVCWarning):
+            click.echo(f"mvc: warning: {clean(message)}", err=True)
+        else:
+            others(message, category, *where, **more)
+
+    return show
 
 
-def _abandon_output() -> None:
-    """Let the interpreter's last flush write into nothing, as standard output is broken, or may be."""
+def _abandon_broken_output() -> None:
+    """Let the interpreter's last flush write into nothing where standard output is broken."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
