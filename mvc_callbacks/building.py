@@ -82,7 +82,7 @@ def build(
 
 
 def _configs(told: Mapping[str, Any]) -> set[str]:
-    """Return the names whose values were OmegaConf's; that is imported, since it is not the store that names it."""
+    """Return the names whose values were OmegaConf's, which is imported then."""
     meta = told.get("module_meta") or {}
     names = (
         {str(meta.get("hparams_name"))} if str(meta.get("hparams_type")).startswith("omegaconf.") else set()

@@ -16,13 +16,14 @@ from mvc_callbacks.errors import CorruptRecord, Misconfigured
 from mvc_callbacks.markers import Untold
 from mvc_callbacks.tensors import Tensor
 
-__all__ = ["as_mapping", "find_markers", "flat", "gather", "recall", "tell"]
+__all__ = ["as_mapping", "find_markers", "flat", "gather", "hiding", "recall", "tell"]
 
 SECTIONS = ("module", "datamodule", "given")
 """Where hyperparameters come from; ``module_meta`` beside them says how the module's were kept."""
 
 _LONGEST = 64 * 1024  # characters of one text
 _LARGEST = 1_000_000  # bytes of one section as JSON: it is in the record of every version
+_OF_CHECKPOINT = {"hyper_parameters": "module", "datamodule_hyper_parameters": "datamodule"}
 _LARGEST_TENSOR = 16 * 1024
 # What LightningCLI puts beside a module's own: how to build it, not with what.
 _NOT_SHOWN = ("_instantiator", "_class_path")
@@ -179,6 +180,23 @@ def _is_excluded(section: str, path: str, key: str, exclude: Sequence[str]) -> b
         pattern == key or fnmatchcase(path, pattern) or fnmatchcase(f"{section}.{path}", pattern)
         for pattern in exclude
     )
+
+
+def hiding(exclude: Sequence[str] = ()) -> Callable[[str, str, Any], bool]:
+    """Return what hides secrets in a whole Lightning checkpoint, as `tree.encode` asks for it.
+
+    Args:
+        exclude: As for `tell`: a checkpoint holds the hyperparameters of module and datamodule once more.
+    """
+
+    def hidden(path: str, key: str, value: Any) -> bool:
+        head, _, rest = path.partition(".")
+        section = _OF_CHECKPOINT.get(head)
+        if section is not None and rest and _is_excluded(section, rest, key, exclude):
+            return True
+        return masking.masked(path, key, value)
+
+    return hidden
 
 
 class _SmallTensors:

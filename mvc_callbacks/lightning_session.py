@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from mvc_callbacks import hyperparameters, lightning_policy, lineage, masking, torch_state, urls
+from mvc_callbacks import hyperparameters, lightning_policy, lineage, torch_state, urls
 from mvc_callbacks.errors import MVCError, SaveFailed, UnknownRef
 from mvc_callbacks.lightning_data import fit_plans, scalars_of
 from mvc_callbacks.lightning_guard import check_resume, planned_versions
@@ -212,7 +212,7 @@ class Session:
             module=self.trainer.lightning_module,
             copy=self.callback.background,
             buffers=self._buffers,
-            masked=masking.masked,
+            masked=hyperparameters.hiding(self.callback.exclude_hyperparameters),
         )
         if self.callback.save_weights_only or self.callback.keep_training_state == 0:
             snapshot = replace(snapshot, tree=None, tree_tensors=None, untold=())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks import code, environment, lineage
 from mvc_callbacks.errors import MVCError, MVCWarning, SaveFailed
+from mvc_callbacks.masking import without_secrets
 from mvc_callbacks.run_data import RunData
 from mvc_callbacks.saver import Saver, SideWork
 from mvc_callbacks.store import VersionStore
@@ -214,7 +215,8 @@ class Recorder:
     def _tell_run(self) -> dict[str, Any]:
         if self._provenance is not None:
             self._provenance.wait("git and the environment to be read")
-        told: dict[str, Any] = {**self.run_facts, "argv": list(sys.argv), "policy": dict(self.policy)}
+        told: dict[str, Any] = {**self.run_facts, "policy": dict(self.policy)}
+        told["argv"] = without_secrets(sys.argv)
         captured = self._told.get("code")
         if captured is not None:
             patch = self.store.put_patch(captured.patch) if captured.patch is not None else None

@@ -15,7 +15,7 @@ import pytest
 
 from mvc_callbacks import canonical
 from mvc_callbacks.errors import CorruptRecord, Misconfigured
-from mvc_callbacks.hyperparameters import as_mapping, find_markers, flat, gather, recall, tell
+from mvc_callbacks.hyperparameters import as_mapping, find_markers, flat, gather, hiding, recall, tell
 from mvc_callbacks.markers import Masked, Tagged, Untold
 
 
@@ -191,6 +191,15 @@ def test_lightnings_hparams_are_told_as_its_checkpoint_holds_them() -> None:
     assert recalled["module"] == {"width": 6, "api_key": Masked()}
     assert recalled["module_meta"]["hparams_name"] == "kwargs"
     assert recalled["module_meta"]["class"].endswith("Model")
+
+
+def test_a_checkpoint_hides_what_the_record_hides() -> None:
+    hidden = hiding(["root", "net.*"])
+    assert hidden("hyper_parameters.root", "root", "/home/me")
+    assert hidden("datamodule_hyper_parameters.net.width", "width", 3)
+    assert hidden("callbacks.Hub.token", "token", "abc")
+    assert not hidden("callbacks.root", "root", "/home/me")
+    assert not hidden("hyper_parameters", "hyper_parameters", {"root": 1})
 
 
 def test_small_tensors_are_told_where_the_caller_can_make_them_neutral() -> None:
