@@ -46,7 +46,7 @@ class VersionFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return self.exists(path)
 
     def info(self, path: str | os.PathLike[str], **kwargs: Any) -> dict[str, Any]:
-        """Tell what a file system tells of a file; ``size`` is None, as the stream is made when it is opened."""
+        """Tell of a version as of a file; ``size`` is None, as the stream is made when it is opened."""
         version = _find(path)
         return {"name": str(path), "type": "file", "size": None, "created": _time(version), "id": version.id}
 
@@ -125,5 +125,5 @@ def _time(version: Version) -> datetime:
 
 def _read_only(path: object) -> OSError:
     # No PermissionError: Lightning swallows one that is raised while it writes a checkpoint.
-    text = f"{path} cannot be written: mvc:// is read-only; VersionCheckpoint and VersionStore.commit make versions"
-    return OSError(errno.EROFS, text)
+    why = "mvc:// is read-only; VersionCheckpoint and VersionStore.commit make versions"
+    return OSError(errno.EROFS, f"{path} cannot be written: {why}")

@@ -48,6 +48,37 @@ class VersionCheckpointMixin:
     ModelCheckpoint decides when to save and what to keep. Where it asks for a path, it is given the URL of a
     version; the checkpoint plugin takes the checkpoints that are saved to such a URL, and removes them when
     ModelCheckpoint does.
+
+    Args:
+        store: The store's folder; else ``$MVC_STORE``, else ``./model_versions``.
+        run: The run's label. The next run of the same label is ``label-2``; without one it is made of the time.
+        data: The training data where the loaders do not tell it: a path, a glob, a list of them, or a dict such
+            as ``{"train": ..., "val": ...}``.
+        hyperparameters: Recorded beside those of the module and the datamodule.
+        exclude_hyperparameters: Names, or patterns of dotted paths, whose values are not recorded.
+        keep_training_state: How many of the run's newest versions keep optimizers and loops, beside the best
+            one; ``"all"`` of them, or 0 for none at all.
+        background: Write beside training, which then waits only for a copy of the state.
+        on_error: ``"warn"``: a save that fails is told, and training goes on. ``"raise"``: it ends.
+        on_data_change: What happens when a run is resumed on other data.
+        monitor: As in ModelCheckpoint, like all that follow.
+        verbose: As in ModelCheckpoint.
+        save_last: As in ModelCheckpoint; the last version is kept beside the top k.
+        save_top_k: As in ModelCheckpoint; by default the weights of every version are kept.
+        save_on_exception: As in ModelCheckpoint, on one rank; not with several.
+        save_weights_only: As in ModelCheckpoint; such a version has no training state.
+        mode: As in ModelCheckpoint.
+        every_n_train_steps: As in ModelCheckpoint.
+        train_time_interval: As in ModelCheckpoint.
+        every_n_epochs: As in ModelCheckpoint.
+        save_on_train_epoch_end: As in ModelCheckpoint.
+        dirpath: Refused: ``store`` names the folder.
+        filename: Refused: ``run`` names the run.
+        auto_insert_metric_name: Refused.
+        enable_version_counter: Refused.
+
+    Raises:
+        Misconfigured: If an argument cannot work; the message says what to use.
     """
 
     framework: ClassVar[str]
@@ -198,8 +229,8 @@ class VersionCheckpointMixin:
         return decision
 
     def _find_last_checkpoints(self, trainer: Any) -> set[str]:
-        # The only private method of ModelCheckpoint that is overridden: `ckpt_path="last"` asks it for files, and
-        # there is no public way to be asked.
+        # One of two private methods of ModelCheckpoint that are overridden, as there is no public way to be
+        # asked: `ckpt_path="last"` asks it for files.
         store = self._store()
         if not store.exists():
             return set()
@@ -208,6 +239,11 @@ class VersionCheckpointMixin:
         if newest is None:
             return set()
         return {urls.make(store.path, f"{newest.run}/{newest.number}")}
+
+    @staticmethod
+    def _link_checkpoint(trainer: Any, filepath: str, linkpath: str) -> None:
+        # The other one. Both names are the same URL, which older releases of Lightning do not look for.
+        trainer.strategy.barrier()
 
     def state_dict(self) -> dict[str, Any]:
         """Return ModelCheckpoint's state, with scores as numbers."""
@@ -249,8 +285,8 @@ class VersionCheckpointMixin:
         self._session = session
 
     def _base_setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        # ModelCheckpoint refuses save_last="link" where the folder is not local. Here, a link is a second name of
-        # one version.
+        # ModelCheckpoint refuses save_last="link" where the folder is not local. Here, a link is a second name
+        # of one version.
         save_last, self.save_last = self.save_last, None
         try:
             super().setup(trainer, pl_module, stage)  # type: ignore[misc]

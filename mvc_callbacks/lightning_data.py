@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from mvc_callbacks.sources import Plan
+from mvc_callbacks import fingerprint
+from mvc_callbacks.fingerprint import Plan
 
 __all__ = ["eval_plans", "fit_plans", "scalars_of"]
 
@@ -23,24 +24,22 @@ def fit_plans(declared: Any, trainer: Any) -> dict[str, Plan]:
     Returns:
         Name to plan; empty where even planning failed, which is logged.
     """
-    from mvc_callbacks import sources
-
     if declared is not None:
-        given = dict(declared) if isinstance(declared, dict) else {"train": declared}
-        return _planned(lambda: {name: sources.plan(each, declared=True) for name, each in given.items()})
-    loaders = {"train": _training(trainer), "val": trainer.val_dataloaders}
-    return _planned(
-        lambda: sources.gather({name: each for name, each in loaders.items() if each is not None})
-    )
+        given = dict(declared) if isinstance(declared, Mapping) else {"train": declared}
+        return _planned(lambda: {name: fingerprint.plan(each, declared=True) for name, each in given.items()})
+    return _gathered(lambda: {"train": _training(trainer), "val": trainer.val_dataloaders})
 
 
 def eval_plans(trainer: Any, kind: str) -> dict[str, Plan]:
     """Plan the fingerprints of what a test or validation measures on."""
-    from mvc_callbacks import sources
+    if kind == "test":
+        return _gathered(lambda: {"test": trainer.test_dataloaders})
+    return _gathered(lambda: {"val": trainer.val_dataloaders})
 
-    loaders = trainer.test_dataloaders if kind == "test" else trainer.val_dataloaders
+
+def _gathered(loaders: Callable[[], dict[str, Any]]) -> dict[str, Plan]:
     return _planned(
-        lambda: sources.gather({kind if kind == "test" else "val": loaders}) if loaders is not None else {}
+        lambda: fingerprint.gather({name: each for name, each in loaders().items() if each is not None})
     )
 
 
@@ -53,14 +52,13 @@ def _training(trainer: Any) -> Any:
     return loaders
 
 
-def _planned(plan: Any) -> dict[str, Plan]:
+def _planned(plan: Callable[[], dict[str, Plan]]) -> dict[str, Plan]:
     try:
-        planned: dict[str, Plan] = plan()
+        return plan()
     except Exception:
         # Not finding the data never stops training, and is never written as if it had been found.
         _log.warning("the data could not be looked at, and has no fingerprint", exc_info=True)
         return {}
-    return planned
 
 
 def scalars_of(metrics: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The checkpoint plugin that takes versions and passes all else on, and how it gets into a Trainer and out."""
+"""The checkpoint plugin that takes versions and passes all else on; its way into a Trainer and out."""
 
 from __future__ import annotations
 
@@ -170,8 +170,8 @@ def checkpoint_of(store: VersionStore, ref: str, *, for_fit: bool) -> dict[str, 
     Args:
         store: The store.
         ref: The version.
-        for_fit: Whether training goes on from it: then the training state must be there. Otherwise the weights
-            are enough, and the rest is given as far as it is there.
+        for_fit: Whether training goes on from it: then the training state must be there. Otherwise the
+            weights are enough, and the rest is given as far as it is there.
 
     Returns:
         The dictionary; tensors are in host memory.
@@ -225,8 +225,8 @@ def _drop_markers(checkpoint: dict[str, Any], name: str) -> None:
                 del given[each]  # type: ignore[attr-defined]
     if dropped:
         warnings.warn(
-            f"version {name} has no values for the hyperparameters {', '.join(map(repr, dropped))} (masked, or "
-            "of a kind that is not recorded): pass them yourself where they are needed",
+            f"version {name} has no values for the hyperparameters {', '.join(map(repr, dropped))} (masked, "
+            "or of a kind that is not recorded): pass them yourself where they are needed",
             MVCWarning,
             stacklevel=4,
         )

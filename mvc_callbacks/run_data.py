@@ -83,7 +83,7 @@ class RunData:
         """Complete what can be completed.
 
         Args:
-            wait: Whether to wait for what is not computed yet; otherwise that is given up and stays ``pending``.
+            wait: Whether to wait for what is not computed yet; otherwise that stays ``pending``.
         """
         if self._work is None:
             return

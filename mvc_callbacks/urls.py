@@ -38,8 +38,8 @@ def parse(url: str | os.PathLike[str]) -> tuple[Path | None, str]:
     """Take a URL apart.
 
     Args:
-        url: ``mvc://<ref>``, or ``mvc:///absolute/path@<ref>``. The scheme and slashes may be missing, or fewer
-            as in ``Path("mvc://baseline/3")``, because path libraries normalise them away.
+        url: ``mvc://<ref>``, or ``mvc:///absolute/path@<ref>``. The scheme and slashes may be missing, or
+            fewer as in ``Path("mvc://baseline/3")``, because path libraries normalise them away.
 
     Returns:
         The store's folder, None for the default store; and the ref, empty where none is given.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import warnings
 from pathlib import Path
@@ -20,6 +21,11 @@ from mvc_callbacks import MVCWarning, VersionStore
 from mvc_callbacks.errors import Misconfigured, SaveFailed
 from mvc_callbacks.lightning import VersionCheckpoint
 from mvc_callbacks.lightning_io import CheckpointIOMixin
+
+needs_save_on_exception = pytest.mark.skipif(
+    "save_on_exception" not in inspect.signature(ModelCheckpoint.__init__).parameters,
+    reason="this release of Lightning saves nothing on exceptions",
+)
 
 
 def test_every_epoch_is_a_version_with_its_metrics(store: VersionStore) -> None:
@@ -209,6 +215,7 @@ def test_one_of_two_callbacks_with_one_store(store: VersionStore) -> None:
     assert [len(store.versions(each)) for each in ("often", "seldom")] == [12, 1]
 
 
+@needs_save_on_exception
 def test_on_exception_a_version_is_saved_as_stock_does(store: VersionStore) -> None:
     class Fails(Callback):
         def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
@@ -224,6 +231,7 @@ def test_on_exception_a_version_is_saved_as_stock_does(store: VersionStore) -> N
     assert [each.step for each in store.versions("saved-2")] == [8, 12]
 
 
+@needs_save_on_exception
 def test_a_failing_exception_hook_hides_no_exception(store: VersionStore) -> None:
     store.path.write_text("a file where the store should be")
 
@@ -242,9 +250,7 @@ def test_a_save_that_fails_is_reported_and_training_goes_on(
     background: bool, store: VersionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_at(monkeypatch, {2, 3})
-    callback = VersionCheckpoint(
-        store.path, run="r", monitor="score", save_top_k=1, save_last=True, background=background
-    )
+    callback = VersionCheckpoint(store.path, run="r", monitor="score", save_top_k=1, background=background)
     trainer = trainer_of(callback, max_epochs=5)
     with pytest.warns(MVCWarning, match=r"r/2 WAS NOT SAVED.*no space"):
         trainer.fit(Small())
@@ -404,6 +410,10 @@ def test_the_wrong_trainer_is_refused_with_the_right_import(store: VersionStore)
     from mvc_callbacks.pytorch_lightning import VersionCheckpoint as Other
 
     options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    try:
+        pl.Trainer(callbacks=[Other(store.path)], **options)
+    except ValueError:
+        pytest.skip("this release of Lightning refuses such a callback itself, before it can say anything")
     with pytest.raises(Misconfigured, match=r"from mvc_callbacks\.lightning import"):
         pl.Trainer(callbacks=[Other(store.path)], **options).fit(Small())
     with pytest.raises(Misconfigured, match=r"from mvc_callbacks\.pytorch_lightning import"):

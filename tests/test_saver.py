@@ -1,0 +1,108 @@
+"""The saver and side work: order, errors that wait, and nothing left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mvc_callbacks.saver import Saver, SideWork
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_jobs_run_in_order(background: bool) -> None:
+    saver, done = Saver(background=background), []
+    for number in range(20):
+        saver.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    saver.wait()
+    assert done == list(range(20))
+    assert saver.idle
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_the_first_error_waits_to_be_taken_and_later_jobs_run(background: bool) -> None:
+    saver, done = Saver(background=background), []
+
+    def fail() -> None:
+        raise OSError(f"error {len(done)}")
+
+    for job in (fail, lambda: done.append(1), fail):
+        saver.submit(job)
+    saver.wait()
+    assert done == [1]
+    assert str(saver.take_error()) == "error 0"
+    assert saver.take_error() is None
+
+
+def test_submitting_does_not_wait_and_no_thread_is_left() -> None:
+    saver, go = Saver(), threading.Event()
+    saver.submit(go.wait)  # type: ignore[arg-type]
+    assert not saver.idle
+    go.set()
+    saver.wait()
+    time.sleep(0.05)
+    assert "mvc-saver" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_ctrl_c_in_a_save_at_once_is_not_kept_for_later() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    saver = Saver(background=False)
+    with pytest.raises(KeyboardInterrupt):
+        saver.submit(interrupted)
+    assert saver.take_error() is None
+
+
+def test_a_long_wait_says_what_for(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvc_callbacks.saver.PATIENCE", 0.01)
+    saver = Saver()
+    with caplog.at_level("INFO"):
+        saver.submit(lambda: time.sleep(0.1))
+        saver.wait("the disk")
+        SideWork(lambda cancelled: time.sleep(0.1), name="side").wait("the data")
+    assert [record.message for record in caplog.records if "waiting" in record.message] == [
+        "waiting for the disk",
+        "waiting for the data",
+    ]
+
+
+EXIT = """
+import threading, time
+from concurrent.futures import ThreadPoolExecutor
+from mvc_callbacks.saver import Saver
+
+def job():
+    time.sleep(0.3)
+    with ThreadPoolExecutor(2) as pool:  # refused once the interpreter has begun to go down
+        print(sum(pool.map(abs, range(-3, 0))), flush=True)
+
+saver = Saver()
+saver.submit(job)
+saver.submit(lambda: print("last", flush=True))
+"""
+
+
+def test_an_interpreter_that_exits_waits_for_the_jobs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["6", "last"], done.stderr
+
+
+def test_side_work_can_be_cancelled_and_hides_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    def until(cancelled: Callable[[], bool]) -> None:
+        while not cancelled():
+            time.sleep(0.01)
+        raise ValueError("stopped")
+
+    work = SideWork(until, name="mvc-test")
+    assert not work.done
+    work.cancel()
+    work.wait("it")
+    assert work.done
+    assert "mvc-test ended with an error" in caplog.text
