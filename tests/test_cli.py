@@ -157,13 +157,22 @@ def test_show_as_json_has_hyperparameters_as_they_were_recorded(store: VersionSt
     assert page["trouble"] is None
 
 
-def test_show_tells_what_the_history_knows_when_the_record_is_damaged(store: VersionStore) -> None:
-    version = store.get("baseline/1")
-    [record] = (store.path / "versions").glob(f"*/{version.id}.json")
+def test_show_tells_what_the_history_knows_when_the_record_of_the_run_is_damaged(store: VersionStore) -> None:
+    run = store.get("baseline/1").details.record["run"]["id"]
+    [record] = (store.path / "runs").glob(f"*/{run}.json")
     record.write_bytes(record.read_bytes() + b" ")
     text = call(store, "show", "baseline/1").stdout
     assert "the rest cannot be read" in text and "val_loss" in text
     assert told(store, "show", "baseline/1")["hyperparameters"] is None
+
+
+def test_a_version_whose_record_is_damaged_is_listed_but_not_believed(store: VersionStore) -> None:
+    version = store.get("baseline/1")
+    [record] = (store.path / "versions").glob(f"*/{version.id}.json")
+    record.write_bytes(record.read_bytes() + b" ")
+    assert version.short_id in call(store, "log").stdout
+    assert str(record) in refused(store, "show", "baseline/1")
+    assert CliRunner().invoke(mvc, ["verify", "--store", str(store.path)]).exit_code == 1
 
 
 def test_diff_tells_what_changed_between_two_versions(store: VersionStore) -> None:
