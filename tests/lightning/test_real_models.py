@@ -29,7 +29,7 @@ from mvc_callbacks.torch_state import snapshot
 
 found = {}
 for name, model_class in MODELS.items():
-    model = restore_version("best" if False else f"{name}/latest", model_class, store=sys.argv[1])
+    model = restore_version(f"{name}/latest", model_class, store=sys.argv[1])
     assert not model.training
     weights = snapshot({"state_dict": model.state_dict()}, copy=False).weights
     found[name] = weights_digest((key, each.dtype, each.shape, each.digest()) for key, each in weights.tensors.items())
