@@ -51,9 +51,9 @@ class VersionCheckpointMixin:
 
     Args:
         store: The store's folder; else ``$MVC_STORE``, else ``./model_versions``.
-        run: The run's label. The next run of the same label is ``label-2``; without one it is made of the time.
-        data: The training data where the loaders do not tell it: a path, a glob, a list of them, or a dict such
-            as ``{"train": ..., "val": ...}``.
+        run: The run's label; the next run of the same label is ``label-2``. Else one made of the time.
+        data: The training data where the loaders do not tell it: a path, a glob, a list of them, or a dict
+            such as ``{"train": ..., "val": ...}``.
         hyperparameters: Recorded beside those of the module and the datamodule.
         exclude_hyperparameters: Names, or patterns of dotted paths, whose values are not recorded.
         keep_training_state: How many of the run's newest versions keep optimizers and loops, beside the best
@@ -285,8 +285,8 @@ class VersionCheckpointMixin:
         self._session = session
 
     def _base_setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        # ModelCheckpoint refuses save_last="link" where the folder is not local. Here, a link is a second name
-        # of one version.
+        # ModelCheckpoint refuses save_last="link" where the folder is not local. Here, a link is a second
+        # name of one version.
         save_last, self.save_last = self.save_last, None
         try:
             super().setup(trainer, pl_module, stage)  # type: ignore[misc]

@@ -94,8 +94,8 @@ def warn_of_uploading_loggers(trainer: Any) -> None:
     for logger in trainer.loggers:
         if getattr(logger, "_log_model", False):
             warnings.warn(
-                f"{type(logger).__name__}(log_model={logger._log_model!r}) uploads ModelCheckpoint's files, which "
-                "versions are not, so it will upload nothing: put a ModelCheckpoint beside, or set "
+                f"{type(logger).__name__}(log_model={logger._log_model!r}) uploads ModelCheckpoint's files, "
+                "which versions are not, so it will upload nothing: put a ModelCheckpoint beside, or set "
                 "log_model=False",
                 MVCWarning,
                 stacklevel=3,

@@ -72,7 +72,7 @@ def by_content(store: VersionStore, weights: State) -> Parent | None:
     """Find the version that weights came from: an equal one, else the one that shares most tensors with them.
 
     Looked at are the versions with aliases, and the newest and the best of the newest runs. Tiny tensors and
-    those of one constant (biases of 0, norms of 1, counters) are the same in any two models, and choose nothing.
+    those of one constant (biases of 0, norms of 1, counters) are the same in any two models.
 
     Args:
         store: The store.

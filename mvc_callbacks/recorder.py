@@ -20,8 +20,8 @@ from mvc_callbacks.versions import Monitor, Parent, Version
 
 if TYPE_CHECKING:
     from mvc_callbacks.commit import Run
+    from mvc_callbacks.fingerprint import Plan
     from mvc_callbacks.snapshot import Snapshot
-    from mvc_callbacks.sources import Plan
 
 __all__ = ["Facts", "Recorder", "report_failed_save"]
 
@@ -247,9 +247,9 @@ class Recorder:
         free = shutil.disk_usage(place).free
         if needed > free:
             warnings.warn(
-                f"about {planned} versions need up to {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} "
-                "GB free (tensors that do not change are stored once, which may save some of it): keep fewer "
-                "with save_top_k, save less often, or choose another store=",
+                f"about {planned} versions need up to {needed / 1e9:.1f} GB, and {place} has "
+                f"{free / 1e9:.1f} GB free (tensors that do not change are stored once, which may save some of "
+                "it): keep fewer with save_top_k, save less often, or choose another store=",
                 MVCWarning,
                 stacklevel=2,
             )

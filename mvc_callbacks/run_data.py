@@ -12,7 +12,7 @@ from mvc_callbacks.store import VersionStore
 from mvc_callbacks.versions import Fingerprint, Version
 
 if TYPE_CHECKING:
-    from mvc_callbacks.sources import Computed, Plan
+    from mvc_callbacks.fingerprint import Computed, Plan
 
 __all__ = ["RunData"]
 

@@ -147,8 +147,8 @@ _registered_in: int | None = None
 
 def _drain_at_exit(saver: Saver) -> None:
     # Thread pools stop accepting work before the interpreter joins its threads, and a save uses one; so the
-    # savers are drained before the pools. The hook is the one that concurrent.futures itself uses; where it is
-    # missing, the thread is joined all the same.
+    # savers are drained before the pools. The hook is the one that concurrent.futures itself uses; where it
+    # is missing, the thread is joined all the same.
     global _registered_in
     _busy.add(saver)
     if _registered_in != os.getpid():

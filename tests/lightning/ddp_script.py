@@ -42,8 +42,13 @@ def main(store: str, on_error: Any) -> None:
         FailOnce(), callback, devices=2, strategy="ddp", max_epochs=2, use_distributed_sampler=True
     )
     trainer.fit(Small())
-    state = f"{trainer.global_rank} {callback.run_name} {callback.best_model_path} {sorted(callback.best_k_models)}"
-    sys.stdout.write(f"RANK {state} {callback.last_model_path}\n")
+    known = (
+        callback.run_name,
+        callback.best_model_path,
+        sorted(callback.best_k_models),
+        callback.last_model_path,
+    )
+    sys.stdout.write(f"RANK {trainer.global_rank} {known}\n")
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def test_data_that_is_hashed_late_completes_the_versions(store: VersionStore, tm
     (tmp_path / "data" / "a.txt").write_text("a")
     trainer_of(VersionCheckpoint(store.path, data=str(tmp_path / "data"))).fit(Small())
     data = [each.data["train"] for each in store.versions()]
-    assert {each.coverage for each in data} == {"files"}
+    assert {each.coverage for each in data} == {"declared"}
     assert len({each.digest for each in data}) == 1
     assert data[0].files == 1
 
