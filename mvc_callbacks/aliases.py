@@ -9,6 +9,7 @@ from typing import Any
 from tinydb import TinyDB, where
 from tinydb.table import Document
 
+from mvc_callbacks import files
 from mvc_callbacks.errors import CorruptHistory, UnknownRef
 from mvc_callbacks.history import AtomicStorage
 from mvc_callbacks.versions import AliasMove
@@ -28,6 +29,10 @@ class AliasTable:
 
     def __init__(self, path: Path, staging: Path) -> None:
         self._storage = AtomicStorage(path, staging)
+
+    def exists(self) -> bool:
+        """Tell whether the database is there; it is made with the store."""
+        return files.exists(self._storage.path)
 
     def _tables(self) -> tuple[dict[str, str], list[dict[str, Any]]]:
         tables = self._storage.read() or {}

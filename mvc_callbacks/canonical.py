@@ -25,8 +25,8 @@ def encode(value: Any) -> bytes:
     """Tell a value as canonical JSON: sorted keys, ASCII, no spaces, no NaN.
 
     Args:
-        value: Dicts with string keys, lists, strings, integers, floats, booleans and None. Floats that are not
-            finite are written as ``{"$float": "nan" | "inf" | "-inf"}``.
+        value: Dicts with string keys, lists, strings, integers, floats, booleans and None. Floats that are
+            not finite are written as ``{"$float": "nan" | "inf" | "-inf"}``.
 
     Returns:
         The bytes.
@@ -68,8 +68,8 @@ def decode(data: bytes, *, what: str, limit: int = LIMIT) -> Any:
         The value, with tagged floats put back.
 
     Raises:
-        CorruptRecord: On duplicate keys, NaN, numbers out of range, deep nesting, a byte order mark, text that is
-            not UTF-8, lone surrogates, or more than ``limit`` bytes.
+        CorruptRecord: On duplicate keys, NaN, numbers out of range, deep nesting, a byte order mark, text
+            that is not UTF-8, lone surrogates, or more than ``limit`` bytes.
     """
     if len(data) > limit:
         raise CorruptRecord(f"{what}: {len(data)} bytes, more than the {limit} that are accepted")
@@ -93,9 +93,8 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a key occurs twice in one object")
-    if len(pairs) == 1 and pairs[0][0] == _FLOAT:
-        if pairs[0][1] not in ("nan", "inf", "-inf"):
-            raise ValueError("an unknown float tag")
+    # Anything else under this key is what it seems to be: a metric may be called so.
+    if len(pairs) == 1 and pairs[0][0] == _FLOAT and pairs[0][1] in ("nan", "inf", "-inf"):
         return float(pairs[0][1])
     return value
 

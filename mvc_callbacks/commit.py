@@ -8,21 +8,24 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal
 
-from mvc_callbacks.canonical import decode, digest_of, encode
-from mvc_callbacks.errors import CorruptHistory, CorruptRecord, MissingObject, UnsafeFile, UnsupportedFormat
+from mvc_callbacks.canonical import LIMIT, decode, digest_of, encode
+from mvc_callbacks.errors import CorruptHistory, SaveFailed
 from mvc_callbacks.layout import Layout, Shared
 from mvc_callbacks.rows import row_of
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.versions import Fingerprint, Monitor, Parent, TrainingState, Version, Weights
-from mvc_callbacks.writing import Written, write_state
+from mvc_callbacks.writing import Written, is_whole, write_state
 
 if TYPE_CHECKING:
     from mvc_callbacks.manifests import Manifest
     from mvc_callbacks.store import VersionStore
 
 __all__ = ["Run", "now", "user"]
+
+_PATIENCE = 2
 
 
 def now() -> str:
@@ -80,7 +83,8 @@ class Run:
         self._tell = tell
         self._created = now()
         self._record: str | None = None
-        self._number = 0
+        self._number = 0  # of the last version
+        self._tried = 0  # of the last try: the record of a save that failed may be there
         self._sequence = 0
         self._step: int | None = None
         self._weights: Manifest | None = None
@@ -88,8 +92,8 @@ class Run:
 
     @property
     def next_number(self) -> int:
-        """The number of the run's next version, if none is skipped."""
-        return self._number + 1
+        """The number of the run's next version, if none is skipped; a save that fails skips its own."""
+        return self._tried + 1
 
     @property
     def record_id(self) -> str | None:
@@ -136,25 +140,33 @@ class Run:
         number = self.next_number if number is None else number
         if number < self.next_number:
             raise ValueError(
-                f"the run {self.label} has a version {self._number} already; {number} comes too late"
+                f"the run {self.label} has come to {self._tried} already; the number {number} comes too late"
             )
         told = _Facts(
             epoch, step, metrics or {}, monitor, parents, hyperparameters, data or {}, flags, facts or {}
         )
         layout = self._layout
         layout.make_staging()
-        epoch = layout.shared().epoch
+        with layout.lock(f"beginning a version of the run {self.label}"):
+            # Between a prune's new epoch and its removals nothing may be found that is about to go.
+            seen = layout.shared().epoch
+        self._tried = number
         weights, state, tree = self._write(snapshot)
         record_id, record = self._write_record(snapshot, told, number, weights, state, tree)
-        while True:
+        for attempt in count():
             with layout.lock(f"adding a version to the run {self.label}"):
                 shared = layout.shared()
-                if shared.epoch == epoch or self._is_whole(weights, state, tree):
-                    self._sync(weights, state)
+                whole = shared.epoch == seen or self._is_whole(weights, state, tree)
+                if not whole and attempt == _PATIENCE:
+                    # In here nobody prunes; outside, two runs might take turns for ever.
+                    weights, state, tree = self._write(snapshot)
+                    whole = True
+                if whole:
+                    record_id, record = self._in_order(record_id, record, shared)
                     self._append(record_id, record, shared)
                     break
-                epoch = shared.epoch
-            # Somebody pruned meanwhile, and an object that was there before is gone: write it from the snapshot.
+                seen = shared.epoch
+            # Somebody pruned meanwhile, and an object that was there before is gone: write it again.
             weights, state, tree = self._write(snapshot)
         self._number, self._sequence = number, record["sequence"]
         self._step = told.step
@@ -167,6 +179,12 @@ class Run:
         if snapshot.tree is None:
             return weights, None, None
         data = encode(snapshot.tree)
+        if len(data) > LIMIT:
+            raise SaveFailed(
+                f"the training state without its tensors would have {len(data)} bytes, more than the {LIMIT} "
+                "that "
+                "are read again: keep large values in tensors, or out of the checkpoint"
+            )
         digest = digest_of(data)
         size = self._layout.objects.put(digest, [data], len(data), ".json")
         self._layout.objects.sync([digest])
@@ -177,21 +195,22 @@ class Run:
     def _is_whole(self, weights: Written, state: Written | None, tree: tuple[str, int] | None) -> bool:
         """Tell whether everything that the version relies on can still be opened."""
         layout = self._layout
-        written = [weights, *([state] if state else [])]
+        # Another run may have replaced a manifest: what the file says counts, not what was written.
         return (
-            all(layout.objects.is_there(each) for one in written for each in one.manifest.objects)
-            and all(_readable(layout, one.manifest.digest) for one in written)
-            and (tree is None or layout.objects.is_there(tree[0], ".json"))
+            is_whole(layout, weights.manifest.digest)
+            and (state is None or is_whole(layout, state.manifest.digest))
+            and (tree is None or layout.objects.size_of(tree[0], ".json") is not None)
         )
 
-    def _sync(self, weights: Written, state: Written | None) -> None:
-        """Make the names of objects durable that another run may have written a moment ago."""
-        known = set()
-        for manifest in (self._weights, self._state):
-            known |= manifest.objects if manifest is not None else set()
-        for written in (weights, state):
-            if written is not None:
-                self._layout.objects.sync(written.reused - known)
+    def _in_order(self, identity: str, record: dict[str, Any], shared: Shared) -> tuple[str, dict[str, Any]]:
+        """Write the record again where another run added a version meanwhile: the later one has more."""
+        newest = max(self._layout.newest_sequence(shared), self._sequence)
+        if record["sequence"] > newest:
+            return identity, record
+        again = {**record, "sequence": newest + 1}
+        later = self._layout.versions.write(again)
+        self._layout.versions.remove(identity)
+        return later, again
 
     def _write_record(
         self,
@@ -224,7 +243,7 @@ class Run:
             **facts.more,
             "run": {"label": self.label, "id": self._record},
             "number": number,
-            "sequence": max(layout.shared().sequence, self._sequence) + 1,
+            "sequence": max(layout.newest_sequence(layout.shared()), self._sequence) + 1,
             "created": now(),
             "framework": self.framework,
             "epoch": facts.epoch,
@@ -266,7 +285,7 @@ class Run:
         return identity, decode(encode(record), what="record")
 
     def _marks(self, nonfinite: bool, weights: Written, step: int | None, of: str) -> list[str]:
-        """Tell what a person should look at: weights that are broken, or that did not change although steps passed."""
+        """Tell what a person should look at: broken weights, or the same ones although steps passed."""
         marks = ["nonfinite"] if nonfinite else []
         same = self._weights is not None and self._weights.digest == weights.manifest.digest
         if same and of == "training" and step is not None and self._step is not None and step > self._step:
@@ -275,16 +294,16 @@ class Run:
 
     def _append(self, identity: str, record: Mapping[str, Any], shared: Shared) -> None:
         row = row_of(identity, record)
+        # Before the row: after a crash between the two the newest version is looked for, and found.
+        self._layout.share(Shared(shared.epoch, row["sequence"], self.label))
         try:
             self._layout.history.append(self.label, row, after=self._number)
         except CorruptHistory:
             # Somebody emptied or cut the file. The records have everything; a run of three days goes on.
             self._store.heal_history(self.label)
             self._layout.history.append(self.label, row)
-        if row["sequence"] >= shared.sequence:
-            self._layout.share(Shared(shared.epoch, row["sequence"], self.label))
 
-    def prune(self, ids: Iterable[str], *, what: str, policy: str) -> None:
+    def prune(self, ids: Iterable[str], *, what: Literal["weights", "state"], policy: str) -> None:
         """Remove weights or training state of versions of this run, and of no others.
 
         Args:
@@ -294,10 +313,3 @@ class Run:
         """
         own = set(self.chain)
         self._store.prune_ids([each for each in ids if each in own], what=what, policy=policy)
-
-
-def _readable(layout: Layout, digest: str) -> bool:
-    with suppress(MissingObject, CorruptRecord, UnsafeFile, UnsupportedFormat):
-        layout.manifests.read(digest)
-        return True
-    return False

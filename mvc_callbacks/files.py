@@ -15,8 +15,10 @@ from mvc_callbacks.errors import MissingObject, UnsafeFile
 
 __all__ = [
     "Buffer",
+    "begins_with",
     "check_folder",
     "exists",
+    "list_folders",
     "list_names",
     "make_folder",
     "map_file",
@@ -24,6 +26,7 @@ __all__ = [
     "read_file",
     "remove",
     "remove_folder",
+    "rename",
     "replace_file",
     "size_of",
     "stage",
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 Buffer = bytes | bytearray | memoryview
+STAGED = ".staged"
 _CHUNK = 64 * 1024 * 1024  # one write() may not take more than about 2 GiB
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
@@ -40,8 +44,16 @@ _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
+_durable: set[str] = set()  # folders whose names this process has synced
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and its parents, each one durable in the folder above it."""
+    if str(path) not in _durable and path.exists():
+        # Another process may have made it a moment ago and not have synced it yet.
+        sync_folder(path.parent)
+        _durable.add(str(path))
+        return
     missing = []
     while not path.exists():
         missing.append(path)
@@ -50,14 +62,16 @@ def make_folder(path: Path) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(each)  # noqa: PTH102 - every call of this room is one os function, so that faults can be put in
         sync_folder(each.parent)
+        _durable.add(str(each))
 
 
-def stage(folder: Path, chunks: Iterable[Buffer]) -> Path:
-    """Write chunks into a new file of a staging folder, durably.
+def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True) -> Path:
+    """Write chunks into a new file of a staging folder.
 
     Args:
         folder: The staging folder, on the file system of the target.
         chunks: Buffers, written one after the other.
+        durable: Also wait until the disk has them.
 
     Returns:
         The path of the new file; nothing is left there when writing fails.
@@ -66,13 +80,14 @@ def stage(folder: Path, chunks: Iterable[Buffer]) -> Path:
         OSError: If the disk refuses.
     """
     make_folder(folder)
-    path = folder / f"{uuid.uuid4().hex}.staged"
+    path = folder / f"{uuid.uuid4().hex}{STAGED}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _BINARY, 0o666)
     try:
         try:
             for chunk in chunks:
                 _write_all(descriptor, chunk)
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except BaseException:
@@ -92,13 +107,22 @@ def _write_all(descriptor: int, chunk: Buffer) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a file over another one, or none; durable once the folder is synced."""
+    """Rename a staged file over another one, or none; durable once the folder is synced.
+
+    A staged file that cannot be moved is removed.
+    """
     try:
         os.replace(source, target)  # noqa: PTH105
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(source)  # noqa: PTH108
         raise
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file of the store another name in its folder, durably; it stays where it was if that fails."""
+    os.replace(source, target)  # noqa: PTH105
+    sync_folder(target.parent)
 
 
 def replace_file(path: Path, data: Buffer, staging: Path) -> None:
@@ -136,10 +160,19 @@ def remove_folder(path: Path) -> None:
 
 
 def list_names(path: Path) -> list[str]:
-    """Return the sorted names in a folder; none where it is not there."""
+    """Return the sorted names in a folder; none where there is no folder."""
     try:
         return sorted(os.listdir(path))  # noqa: PTH208
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def list_folders(path: Path) -> list[str]:
+    """Return the sorted names in a folder that are no plain files; links are among them."""
+    try:
+        with os.scandir(path) as found:
+            return sorted(each.name for each in found if not each.is_file(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -230,6 +263,15 @@ def read_file(path: Path, *, limit: int) -> bytes:
         return b"".join(parts)
 
 
+def begins_with(path: Path, beginning: Buffer) -> bool:
+    """Tell whether a regular file of the store is there and begins with some bytes."""
+    try:
+        with _opened(path) as (descriptor, _):
+            return os.read(descriptor, min(len(beginning), _CHUNK)) == bytes(beginning[:_CHUNK])
+    except (MissingObject, UnsafeFile):
+        return False
+
+
 def map_file(path: Path) -> memoryview:
     """Map a regular file of the store for reading.
 
@@ -244,5 +286,5 @@ def map_file(path: Path) -> memoryview:
     with _opened(path) as (descriptor, size):
         if size == 0:  # an empty file cannot be mapped
             return memoryview(b"")
-        # Copy on write: frameworks take only writable memory without a copy, and a write must never reach the file.
+        # Copy on write: frameworks take only writable memory without a copy, and no write may reach the file.
         return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 
 from mvc_callbacks.aliases import AliasTable
-from mvc_callbacks.errors import AmbiguousRef, CorruptRecord, MissingObject, UnknownRef
+from mvc_callbacks.errors import AmbiguousRef, CorruptHistory, MissingObject, MVCWarning, UnknownRef
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.refs import Ref, parse_ref
+from mvc_callbacks.rows import differs, row_of
 
 __all__ = ["Finder", "order_of"]
 
@@ -40,15 +42,30 @@ class Finder:
             BadName: If it is no ref.
             UnknownRef: If it names nothing; the message lists what there is.
             AmbiguousRef: If it names several.
+            CorruptHistory: If its row is not what its record says.
+            CorruptRecord: If its record cannot be believed.
+            MissingObject: If its record is gone.
         """
         ref = parse_ref(text)
-        row = self._base(ref, text)
+        row = self._checked(self._base(ref, text))
         for step in range(ref.up):
             if not row["parents"]:
                 raise UnknownRef(
                     f"{text!r}: {row['run']}/{row['number']} has no parent; it goes up {step} at most"
                 )
-            row = self.by_id(row["parents"][0]["id"], text)
+            row = self._checked(self.by_id(row["parents"][0]["id"], text))
+        return row
+
+    def _checked(self, row: Row) -> Row:
+        """Believe a row only if it says what the record says, which its id vouches for."""
+        identity = row["id"]
+        if differs(row, row_of(identity, self._layout.versions.read(identity))):
+            raise CorruptHistory(
+                f"the history's row of {row['run']}/{row['number']} in {self._layout.path} was changed: it "
+                "is not "
+                f"what the record {identity[:12]} says; run `mvc rebuild` to make the history again from the "
+                "records"
+            )
         return row
 
     def _base(self, ref: Ref, text: str) -> Row:
@@ -82,6 +99,8 @@ class Finder:
         names = [*sorted(self._aliases.current()), *reversed(runs)]
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         known = f"there are: {', '.join(names[:_SHOWN])}{more}" if names else "the store has no version yet"
+        if not self._aliases.exists():
+            known += "; aliases.json is missing: run `mvc rebuild`"
         raise UnknownRef(f"{text!r} names no version in {self._layout.path}; {known}")
 
     def by_prefix(self, prefix: str, text: str) -> Row:
@@ -103,7 +122,8 @@ class Finder:
         if row is None:
             why = f"{text!r} leads to" if text else "there is no"
             raise UnknownRef(
-                f"{why} version {identity[:12]} in {self._layout.path}: it was deleted, or is damaged; run `mvc verify`"
+                f"{why} version {identity[:12]} in {self._layout.path}: it was deleted, or is damaged; "
+                "run `mvc verify`"
             )
         return row
 
@@ -112,7 +132,7 @@ class Finder:
         try:
             record = self._layout.versions.read(identity)
             row = self._layout.history.row(record["run"]["label"], record["number"])
-        except (CorruptRecord, MissingObject, KeyError, TypeError):
+        except (MissingObject, KeyError, TypeError, ValueError):  # also records that cannot be believed
             row = next((row for row in self.all_rows() if row["id"] == identity), None)
         return row if row is not None and row["id"] == identity else None
 
@@ -144,6 +164,7 @@ class Finder:
         scored = [row for row in scored if not math.isnan(row["metrics"][metric])]
         if not scored:
             raise UnknownRef(f"{text!r}: no version with weights has the metric {metric!r}{_metrics(rows)}")
+        _warn_of_other_data(scored, text)
         sign = 1 if mode == "min" else -1
         return min(scored, key=lambda row: (sign * row["metrics"][metric], *order_of(row)))
 
@@ -160,7 +181,8 @@ class Finder:
             )
         if not watched:
             raise UnknownRef(
-                f"{text!r}: no version with weights watched a metric; say which: 'best:METRIC:min'{_metrics(rows)}"
+                f"{text!r}: no version with weights watched a metric; say which: 'best:METRIC:min'"
+                f"{_metrics(rows)}"
             )
         if len(watched) > 1:
             choices = ", ".join(
@@ -172,6 +194,23 @@ class Finder:
             )
         name, mode = next(iter(watched))
         return name, mode
+
+
+def _warn_of_other_data(rows: list[Row], text: str) -> None:
+    """Warn where versions are compared that were not measured on the same data."""
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        for name, told in row["data"].items():
+            if name.partition(".")[0] == "val" and told.get("digest"):
+                seen.setdefault(name, set()).add(told["digest"])
+    if any(len(digests) > 1 for digests in seen.values()):
+        warnings.warn(
+            f"{text!r} compares versions that were validated on different data: their metrics may not be "
+            "comparable; `mvc log` and `mvc show` tell the fingerprints, and 'RUN/best' compares within one "
+            "run",
+            MVCWarning,
+            stacklevel=5,
+        )
 
 
 def _metrics(rows: list[Row]) -> str:

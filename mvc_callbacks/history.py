@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,36 @@ from tinydb.table import Document
 
 from mvc_callbacks import files
 from mvc_callbacks.canonical import decode, encode
-from mvc_callbacks.errors import CorruptHistory, CorruptRecord, MissingObject
+from mvc_callbacks.errors import CorruptHistory, CorruptRecord, MissingObject, UnsafeFile
 from mvc_callbacks.refs import check_name
 
-__all__ = ["AtomicStorage", "History", "Row"]
+__all__ = ["AtomicStorage", "History", "Row", "check_row"]
 
 ROLL_OVER = 500
 LIMIT = 512 * 1024 * 1024
 VERSIONS = "versions"
 FINGERPRINTS = "fingerprints"
+_MODES = ("min", "max")
 Row = dict[str, Any]
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "id": (str,),
+    "run": (str,),
+    "number": (int,),
+    "sequence": (int,),
+    "created": (str,),
+    "framework": (str,),
+    "epoch": (int, type(None)),
+    "step": (int, type(None)),
+    "metrics": (dict,),
+    "monitor": (list, type(None)),
+    "parents": (list,),
+    "weights": (dict,),
+    "state": (dict, type(None)),
+    "data": (dict,),
+    "evaluations": (list,),
+    "pruned": (list,),
+    "flags": (list,),
+}
 
 
 class AtomicStorage(Storage):
@@ -40,12 +60,15 @@ class AtomicStorage(Storage):
         """Return the tables, or None where there is no file yet.
 
         Raises:
-            CorruptHistory: If the file is empty, truncated, or not what mvc_callbacks writes.
+            CorruptHistory: If the file is empty, truncated, too large, no regular file, or not what
+                mvc_callbacks writes.
         """
         try:
             data = files.read_file(self.path, limit=LIMIT)
         except MissingObject:
             return None
+        except UnsafeFile as error:
+            raise CorruptHistory(f"{error}; {_HINT}") from error
         return parse(data, self.path)
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
@@ -54,23 +77,50 @@ class AtomicStorage(Storage):
         files.replace_file(self.path, encode(data), self._staging)
 
 
+_HINT = "run `mvc rebuild` to make it again from the records"
+
+
 def parse(data: bytes, path: Path) -> dict[str, dict[str, Any]]:
     """Read the tables of a database file that may be damaged."""
-    hint = "run `mvc rebuild` to make it again from the records"
     try:
         tables = decode(data, what=str(path), limit=LIMIT)
     except CorruptRecord as error:
-        raise CorruptHistory(f"{error}; {hint}") from error
+        raise CorruptHistory(f"{error}; {_HINT}") from error
     if not isinstance(tables, dict):
-        # An empty file or `null` would count as an empty database for TinyDB, and numbers would begin at 1 again.
-        raise CorruptHistory(f"{path} holds no database; {hint}")
+        # An empty file or `null` would be an empty database for TinyDB, and numbers would begin at 1 again.
+        raise CorruptHistory(f"{path} holds no database; {_HINT}")
     for table in tables.values():
         if not isinstance(table, dict) or not all(
-            key.isascii() and key.isdigit() and len(key) < 12 and isinstance(row, dict)
-            for key, row in table.items()
+            _is_number(key) and isinstance(row, dict) for key, row in table.items()
         ):
-            raise CorruptHistory(f"{path} has tables or document ids that TinyDB does not write; {hint}")
+            raise CorruptHistory(f"{path} has tables or document ids that TinyDB does not write; {_HINT}")
     return tables
+
+
+def _is_number(key: str) -> bool:
+    # "01" would be the same document as "1", which would then be lost.
+    return key.isascii() and key.isdigit() and len(key) < 12 and key[0] != "0"
+
+
+def check_row(row: Row) -> None:
+    """Refuse a row whose fields are of other types than those that are written.
+
+    Raises:
+        ValueError: Naming the first one.
+    """
+    for name, types in _TYPES.items():
+        if name not in row or not isinstance(row[name], types) or isinstance(row[name], bool):
+            raise ValueError(f"its {name!r} is missing or of a wrong type")
+    if row["number"] < 1:
+        raise ValueError("its number is less than 1")
+    monitor = row["monitor"]
+    if monitor is not None and not (
+        len(monitor) == 2 and isinstance(monitor[0], str) and monitor[1] in _MODES
+    ):
+        raise ValueError("its monitor is no metric with 'min' or 'max'")
+    for each in (*row["parents"], *row["evaluations"], *row["pruned"]):
+        if not isinstance(each, dict):
+            raise ValueError("a parent, an evaluation or a removal is not told as an object")
 
 
 class History:
@@ -87,7 +137,7 @@ class History:
 
     def runs(self) -> list[str]:
         """Return the labels of all runs, those without a version too."""
-        return [name for name in files.list_names(self.root) if not name.startswith(".")]
+        return [name for name in files.list_folders(self.root) if not name.startswith(".")]
 
     def folder_of(self, run: str) -> Path:
         """Return where a run's databases lie."""
@@ -112,20 +162,25 @@ class History:
             CorruptHistory: If that row is no longer there.
         """
         if after and self.row(run, after) is None:
-            raise CorruptHistory(f"{self._path(run, after)} has lost version {after}; run `mvc rebuild`")
-        self._write(run, row["number"], row)
+            raise CorruptHistory(f"{self._path(run, after)} has lost version {after}; {_HINT}")
+        self._write(self._path(run, row["number"]), [row])
 
-    def update(self, run: str, number: int, change: Callable[[Row], None]) -> None:
-        """Change a row, durably. Hold the store's lock.
+    def update(self, run: str, numbers: Iterable[int], change: Callable[[Row], None]) -> None:
+        """Change rows, durably; each database is written once. Hold the store's lock.
 
         Raises:
-            CorruptHistory: If the row is not there.
+            CorruptHistory: If a row is not there.
         """
-        row = self.row(run, number)
-        if row is None:
-            raise CorruptHistory(f"{self._path(run, number)} has no version {number}; run `mvc rebuild`")
-        change(row)
-        self._write(run, number, row)
+        by_path: dict[Path, set[int]] = {}
+        for number in numbers:
+            by_path.setdefault(self._path(run, number), set()).add(number)
+        for path, wanted in by_path.items():
+            rows = {row["number"]: row for row in self.rows_of(path)}
+            if missing := wanted - rows.keys():
+                raise CorruptHistory(f"{path} has no version {min(missing)}; {_HINT}")
+            for number in wanted:
+                change(rows[number])
+            self._write(path, [rows[number] for number in sorted(wanted)])
 
     def replace(self, run: str, rows: list[Row]) -> None:
         """Write all of a run's rows anew. Hold the store's lock."""
@@ -141,18 +196,19 @@ class History:
             if path not in chunks:
                 files.remove(path)
 
-    def _write(self, run: str, number: int, row: Row) -> None:
-        storage = AtomicStorage(self._path(run, number), self._staging)
+    def _write(self, path: Path, rows: list[Row]) -> None:
+        storage = AtomicStorage(path, self._staging)
         tables = storage.read() or {}
         known = dict(tables.get(FINGERPRINTS, {}))
         before = len(known)
-        slim = _intern(row, known)
+        slim = [Document(_intern(row, known), doc_id=row["number"]) for row in rows]
         with TinyDB(storage=lambda: _Batch(storage, tables)) as database:
             if len(known) != before:
                 table = database.table(FINGERPRINTS)
                 for key in list(known)[before:]:
                     table.insert(Document(known[key], doc_id=int(key)))
-            database.table(VERSIONS).upsert(Document(slim, doc_id=number))
+            for document in slim:
+                database.table(VERSIONS).upsert(document)
 
     def _path(self, run: str, number: int) -> Path:
         return self.folder_of(run) / f"{(number - 1) // ROLL_OVER + 1:04d}.json"
@@ -227,8 +283,9 @@ def _intern(row: Row, known: dict[str, Any]) -> Row:
         for key, each in known.items():
             if each == told:
                 return int(key)
-        known[str(len(known) + 1)] = dict(told)
-        return len(known)
+        number = max(map(int, known), default=0) + 1
+        known[str(number)] = dict(told)
+        return number
 
     slim = {**row, "data": {name: number_of(told) for name, told in row["data"].items()}}
     slim["evaluations"] = [
@@ -241,15 +298,16 @@ def _intern(row: Row, known: dict[str, Any]) -> Row:
 def _resolve(document: Document, known: Mapping[int, Mapping[str, Any]], path: Path) -> Row:
     row = dict(document)
     try:
-        if row["number"] != document.doc_id:
-            raise ValueError("a row under another row's number")
+        if row["number"] != document.doc_id or row["run"] != path.parent.name:
+            raise ValueError("a row under another row's number or in another run")
         row["data"] = {name: dict(known[number]) for name, number in row["data"].items()}
         row["evaluations"] = [
             {**each, "data": {name: dict(known[number]) for name, number in each["data"].items()}}
             for each in row["evaluations"]
         ]
+        check_row(row)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CorruptHistory(
-            f"{path} has a row that mvc_callbacks did not write ({error}); run `mvc rebuild`"
+            f"{path} has a row that mvc_callbacks did not write ({error}); {_HINT}"
         ) from error
     return row

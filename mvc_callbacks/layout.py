@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mvc_callbacks import files
 from mvc_callbacks.canonical import decode, encode
-from mvc_callbacks.errors import CorruptRecord, MissingObject, StoreNotFound, UnsafeFile, UnsupportedFormat
+from mvc_callbacks.errors import (
+    CorruptHistory,
+    CorruptRecord,
+    MissingObject,
+    MVCError,
+    StoreNotFound,
+    UnsafeFile,
+    UnsupportedFormat,
+)
 from mvc_callbacks.history import History
 from mvc_callbacks.locks import StoreLock
 from mvc_callbacks.manifests import ManifestFolder
@@ -23,6 +33,8 @@ DEFAULT = "model_versions"
 VARIABLE = "MVC_STORE"
 _FORMAT_FILE = "format.json"
 _SMALL = 1024 * 1024
+_FOLDERS = ("objects", "manifests", "versions", "runs", "events", "history")
+_A_DAY = 24 * 3600
 
 
 def default_path() -> Path:
@@ -54,20 +66,23 @@ class Layout:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.staging = path / "tmp"
-        self.objects = ObjectFolder(path / "objects", self.staging)
-        self.manifests = ManifestFolder(path / "manifests", self.staging)
-        self.versions = RecordFolder(path / "versions", "version", self.staging)
-        self.runs = RecordFolder(path / "runs", "run", self.staging)
-        self.events = RecordFolder(path / "events", "event", self.staging)
-        self.history = History(path / "history", self.staging)
-        self.aliases_path = path / "aliases.json"
+        # The folder may be named by a link; what is in it may not be one.
+        root = Path(os.path.realpath(path))
+        self._root = root
+        self.staging = root / "tmp"
+        self.objects = ObjectFolder(root / "objects", self.staging)
+        self.manifests = ManifestFolder(root / "manifests", self.staging)
+        self.versions = RecordFolder(root / "versions", "version", self.staging)
+        self.runs = RecordFolder(root / "runs", "run", self.staging)
+        self.events = RecordFolder(root / "events", "event", self.staging)
+        self.history = History(root / "history", self.staging)
+        self.aliases_path = root / "aliases.json"
         self.lock = StoreLock(self.staging / "lock")
         self._checked = False
 
     def exists(self) -> bool:
         """Tell whether there is a store."""
-        return files.exists(self.path / _FORMAT_FILE)
+        return files.exists(self._root / _FORMAT_FILE)
 
     def check(self) -> None:
         """Refuse to go on where there is no store, or one that this release cannot read.
@@ -87,12 +102,12 @@ class Layout:
         unknown = told.get("requires")
         if unknown:
             raise UnsupportedFormat(f"the store {self.path} requires {unknown!r:.100}: upgrade mvc-callbacks")
-        for folder in ("objects", "manifests", "versions", "runs", "events", "history", "tmp"):
-            files.check_folder(self.path / folder)
+        for folder in (*_FOLDERS, "tmp"):
+            files.check_folder(self._root / folder)
         self._checked = told.get("format") == FORMAT
 
     def _format(self) -> dict[str, Any]:
-        path = self.path / _FORMAT_FILE
+        path = self._root / _FORMAT_FILE
         told = decode(files.read_file(path, limit=_SMALL), what=str(path))
         if not isinstance(told, dict) or type(told.get("format")) is not int or told.get("hash") != "sha256":
             raise CorruptRecord(f"{path} is not the format file of a store")
@@ -111,23 +126,34 @@ class Layout:
         told = self._format()["format"]
         if told != FORMAT:
             raise UnsupportedFormat(
-                f"the store {self.path} has format {told}; this release writes {FORMAT}: upgrade mvc-callbacks"
+                f"the store {self.path} has format {told}; this release writes {FORMAT}: "
+                "upgrade mvc-callbacks"
             )
 
     def _create(self) -> None:
-        names = [name for name in files.list_names(self.path) if name != "tmp" and not name.startswith(".")]
-        if names and not self.exists():
+        files.check_folder(self._root)
+        # Another process may be making it at this moment, or a crash have left it half made.
+        ours = {*_FOLDERS, "tmp", _FORMAT_FILE, self.aliases_path.name}
+        foreign = [name for name in files.list_names(self._root) if name not in ours and name[0] != "."]
+        if foreign:
             raise UnsafeFile(
-                f"{self.path} is not a store and holds {names[0]!r}: name an empty or a new folder with store="
+                f"{self.path} is not a store and holds {foreign[0]!r}: name an empty or a new folder with "
+                "store="
             )
         files.make_folder(self.staging)
         with self.lock("making the store"):
             if self.exists():
                 return
-            for folder in ("objects", "manifests", "versions", "runs", "events", "history"):
-                files.make_folder(self.path / folder)
+            if next(self.versions.ids(), None) is not None:
+                raise UnsafeFile(
+                    f"{self.path} holds versions but no {_FORMAT_FILE}: put it back from a copy of the store"
+                )
+            for folder in _FOLDERS:
+                files.make_folder(self._root / folder)
+            # It is there from the beginning, so that its loss can be told from its not being needed yet.
+            files.replace_file(self.aliases_path, encode({"aliases": {}, "log": {}}), self.staging)
             told = {"format": FORMAT, "store": str(uuid.uuid4()), "hash": "sha256", "requires": []}
-            files.replace_file(self.path / _FORMAT_FILE, encode(told), self.staging)
+            files.replace_file(self._root / _FORMAT_FILE, encode(told), self.staging)
 
     @property
     def identity(self) -> str:
@@ -138,6 +164,27 @@ class Layout:
         """Make the folder of the lock and of staged files, which a copy of a store may lack."""
         if not self.staging.is_dir():
             files.make_folder(self.staging)
+
+    def check_history(self) -> None:
+        """Refuse to answer from a history that is gone: it would say that there is nothing.
+
+        Raises:
+            CorruptHistory: If there are records but no run.
+        """
+        if not self.history.runs() and next(self.versions.ids(), None) is not None:
+            raise CorruptHistory(
+                f"the history of {self.path} is gone; run `mvc rebuild` to make it again from the records"
+            )
+
+    def newest_sequence(self, shared: Shared) -> int:
+        """Return the largest sequence given to a version; looked for where what writers share was lost."""
+        if shared.run is not None:
+            return shared.sequence
+        newest = shared.sequence
+        for run in self.history.runs():
+            with suppress(MVCError):  # another run's damage is told by `verify`, and must not stop this one
+                newest = max(newest, (self.history.last(run) or {"sequence": 0})["sequence"])
+        return newest
 
     def shared(self) -> Shared:
         """Read what writers tell each other; empty where it is lost."""
@@ -151,14 +198,26 @@ class Layout:
     def share(self, shared: Shared) -> None:
         """Tell other writers. Hold the lock.
 
-        A crash that loses this loses nothing: the epoch is then new to every writer, and the newest version is looked
-        for. It is therefore not made durable, which saves two fsyncs a version.
+        A crash that loses its bytes loses nothing: the newest version is then looked for. But an older one
+        must not come back, which would name another version as the newest: only the name is made durable.
         """
         told = {"epoch": shared.epoch, "sequence": shared.sequence, "run": shared.run}
-        files.move(files.stage(self.staging, [encode(told)]), self.staging / "shared.json")
+        files.move(files.stage(self.staging, [encode(told)], durable=False), self.staging / "shared.json")
+        files.sync_folder(self.staging)
 
     def new_epoch(self) -> None:
-        """Tell other writers that objects are about to go, durably. Hold the lock."""
+        """Tell other writers that objects are about to go. Hold the lock."""
         shared = self.shared()
         self.share(Shared(uuid.uuid4().hex, shared.sequence, shared.run))
-        files.sync_folder(self.staging)
+
+    def sweep_staging(self) -> int:
+        """Remove what crashes left in the staging folder more than a day ago; return the bytes freed."""
+        freed = 0
+        for name in files.list_names(self.staging):
+            path = self.staging / name
+            if name.endswith(files.STAGED):
+                with suppress(MissingObject):
+                    _, size, changed = files.stamp_of(path)
+                    if time.time() - changed / 1e9 > _A_DAY and files.remove(path):
+                        freed += size
+        return freed

@@ -7,15 +7,16 @@ import errno
 import json
 import os
 import socket
+import stat
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mvc_callbacks.errors import StoreLocked
+from mvc_callbacks.errors import StoreLocked, UnsafeFile
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
@@ -24,6 +25,7 @@ __all__ = ["StoreLock"]
 
 _PAUSE = 0.01
 _held: set[int] = set()  # descriptors that a forked child must not keep open
+_opening = threading.Lock()  # no fork between the opening of a descriptor and its entry in the set
 
 
 def _forget_in_child() -> None:
@@ -32,10 +34,13 @@ def _forget_in_child() -> None:
         with contextlib.suppress(OSError):
             os.close(descriptor)
     _held.clear()
+    _opening.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+    os.register_at_fork(
+        before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_forget_in_child
+    )
 
 
 class StoreLock:
@@ -63,28 +68,48 @@ class StoreLock:
 
         Raises:
             StoreLocked: If it could not be had in time; the message says who holds it.
+            UnsafeFile: If the lock file is a link, FIFO, device or folder.
         """
-        if getattr(self._state, "depth", 0):
+        # A forked child inherits the count of the thread that forked, but not the lock.
+        if getattr(self._state, "depth", 0) and self._state.pid == os.getpid():
             self._state.depth += 1
             try:
                 yield self._state.works
             finally:
                 self._state.depth -= 1
             return
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
-        _held.add(descriptor)
+        descriptor = self._open()
         try:
             works = self._acquire(descriptor)
             self._tell(descriptor, purpose)
-            self._state.depth, self._state.works = 1, works
+            self._state.depth, self._state.works, self._state.pid = 1, works, os.getpid()
             try:
                 yield works
             finally:
                 self._state.depth = 0
-                _unlock(descriptor)
+                if descriptor in _held:  # not in a child that was forked in here and leaves too
+                    _unlock(descriptor)
         finally:
-            _held.discard(descriptor)
-            os.close(descriptor)
+            if descriptor in _held:
+                _held.discard(descriptor)
+                os.close(descriptor)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT
+        for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
+            flags |= getattr(os, name, 0)
+        with _opening:
+            try:
+                descriptor = os.open(self.path, flags, 0o666)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+                    raise UnsafeFile(f"{self.path} is not a regular file; the lock was not taken") from error
+                raise
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise UnsafeFile(f"{self.path} is not a regular file; the lock was not taken")
+            _held.add(descriptor)
+            return descriptor
 
     def _acquire(self, descriptor: int) -> bool:
         deadline = time.monotonic() + self.timeout
@@ -99,8 +124,8 @@ class StoreLock:
                     raise
             if time.monotonic() >= deadline:
                 raise StoreLocked(
-                    f"the lock {self.path} was not free within {self.timeout:g} s; {self._holder(descriptor)}. "
-                    "Wait for it, or end that process if it hangs"
+                    f"the lock {self.path} was not free within {self.timeout:g} s; "
+                    f"{self._holder(descriptor)}. Wait for it, or end that process if it hangs"
                 )
             time.sleep(_PAUSE)
 
@@ -130,7 +155,7 @@ class StoreLock:
 
 
 def _try_lock(descriptor: int) -> None:
-    if os.name == "nt":
+    if sys.platform == "win32":
         os.lseek(descriptor, 0, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:
@@ -139,7 +164,7 @@ def _try_lock(descriptor: int) -> None:
 
 def _unlock(descriptor: int) -> None:
     with contextlib.suppress(OSError):  # closing the descriptor lets go in any case
-        if os.name == "nt":
+        if sys.platform == "win32":
             os.lseek(descriptor, 0, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
         else:

@@ -48,7 +48,8 @@ class Manifest:
 
     Attributes:
         digest: Weights digest of the state.
-        entries: One for each tensor; resolved, also where the file says only what differs from another manifest.
+        entries: One for each tensor; resolved, also where the file says only what differs from another
+            manifest.
         base: Digest of that other manifest, or None.
     """
 
@@ -96,6 +97,7 @@ class ManifestFolder:
                 data, used = shorter, base.digest
         path = self.path_of(manifest.digest)
         files.make_folder(path.parent)
+        files.check_folder(path.parent)
         files.move(files.stage(self._staging, [data]), path)
         files.sync_folder(path.parent)
         return Manifest(manifest.digest, manifest.entries, used)
@@ -145,13 +147,17 @@ class ManifestFolder:
 
     def remove(self, digest: str) -> int:
         """Remove a manifest; return the bytes freed."""
+        files.check_folder(self.path_of(digest).parent)
         size = self.size_of(digest)
         return size if files.remove(self.path_of(digest)) else 0
 
     def all(self) -> Iterator[str]:
         """Go through the digests of all manifests, sorted."""
         for prefix in files.list_names(self.root):
-            for name in files.list_names(self.root / prefix) if len(prefix) == 2 else []:
+            if len(prefix) != 2:
+                continue
+            files.check_folder(self.root / prefix)
+            for name in files.list_names(self.root / prefix):
                 if name.endswith(".json") and len(name) == 69:
                     yield name[:64]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from mvc_callbacks import files
-from mvc_callbacks.errors import CorruptObject, MissingObject
+from mvc_callbacks.errors import CorruptObject
 from mvc_callbacks.refs import check_digest
 
 __all__ = ["ObjectFolder", "Suffix"]
@@ -39,14 +39,14 @@ class ObjectFolder:
         return files.size_of(self.path_of(digest, suffix))
 
     def put(
-        self, digest: str, chunks: Iterable[files.Buffer], size: int, suffix: Suffix = ".safetensors"
+        self, digest: str, chunks: Sequence[files.Buffer], size: int, suffix: Suffix = ".safetensors"
     ) -> int:
         """Store an object unless it is there.
 
         Args:
             digest: SHA-256 of the chunks.
-            chunks: Its bytes.
-            size: How many; a file of another size is replaced (it was truncated).
+            chunks: Its bytes, the first buffer being its header.
+            size: How many; a file of another size or beginning was cut or zeroed, and is replaced.
             suffix: Kind of file.
 
         Returns:
@@ -56,12 +56,15 @@ class ObjectFolder:
             OSError: If the disk refuses; nothing is left behind.
         """
         path = self.path_of(digest, suffix)
-        if files.size_of(path) == size:
+        if files.size_of(path) == size and files.begins_with(path, chunks[0]):
             return 0
-        files.make_folder(path.parent)
-        files.check_folder(path.parent)
+        self._make_folder_of(path)
         files.move(files.stage(self._staging, chunks), path)
         return size
+
+    def _make_folder_of(self, path: Path) -> None:
+        files.make_folder(path.parent)
+        files.check_folder(path.parent)
 
     def put_stream(self, chunks: Iterable[bytes], suffix: Suffix) -> tuple[str, int]:
         """Store an object whose digest is not known before, durably.
@@ -86,7 +89,7 @@ class ObjectFolder:
             files.remove(staged)
             files.touch(path)  # it is needed now: see `pruning`
         else:
-            files.make_folder(path.parent)
+            self._make_folder_of(path)
             files.move(staged, path)
             written = size
         files.sync_folder(path.parent)
@@ -109,34 +112,31 @@ class ObjectFolder:
         data = files.map_file(path)
         if verify and hashlib.sha256(data).hexdigest() != digest:
             raise CorruptObject(
-                f"{path} is damaged: its bytes are not what its name says. `mvc verify --full` tells what it hurts"
+                f"{path} is damaged: its bytes are not what its name says. "
+                "`mvc verify --full` tells what it hurts"
             )
         return data
-
-    def is_there(self, digest: str, suffix: Suffix = ".safetensors") -> bool:
-        """Tell whether an object can be opened."""
-        try:
-            files.map_file(self.path_of(digest, suffix))
-        except MissingObject:
-            return False
-        return True
 
     def set_aside(self, digest: str, suffix: Suffix, name: str) -> None:
         """Move a damaged object out of the way, so that the next save of it heals the store."""
         path = self.path_of(digest, suffix)
-        files.move(path, path.with_name(name))
-        files.sync_folder(path.parent)
+        files.check_folder(path.parent)
+        files.rename(path, path.with_name(name))
 
     def remove(self, digest: str, suffix: Suffix = ".safetensors") -> int:
         """Remove an object; return the bytes freed."""
         path = self.path_of(digest, suffix)
+        files.check_folder(path.parent)
         size = files.size_of(path) or 0
         return size if files.remove(path) else 0
 
     def all(self) -> Iterator[tuple[str, Suffix, int]]:
         """Go through digest, suffix and bytes of all objects, sorted."""
         for prefix in files.list_names(self.root):
-            for name in files.list_names(self.root / prefix) if len(prefix) == 2 else []:
+            if len(prefix) != 2:
+                continue
+            files.check_folder(self.root / prefix)
+            for name in files.list_names(self.root / prefix):
                 for suffix in SUFFIXES:
                     size = files.size_of(self.root / prefix / name)
                     if name.endswith(suffix) and len(name) == 64 + len(suffix) and size is not None:

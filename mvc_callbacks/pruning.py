@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mvc_callbacks import files
 from mvc_callbacks.commit import now
-from mvc_callbacks.errors import StoreLocked
+from mvc_callbacks.errors import CorruptRecord, MissingObject, StoreLocked
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout
-from mvc_callbacks.manifests import Manifest
 from mvc_callbacks.objects import Suffix
 from mvc_callbacks.rows import apply_event
 
@@ -30,7 +30,7 @@ class PruneReport:
     Attributes:
         versions: Full ids of the versions pruned.
         objects: Number of objects removed.
-        freed_bytes: Their bytes, and those of manifests.
+        freed_bytes: Their bytes, and those of staged files that crashes left.
         dry_run: Whether nothing was removed.
         kept: Ids left alone although they were chosen, with the reason.
     """
@@ -52,6 +52,23 @@ class PruneReport:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """What is remembered of a manifest.
+
+    Attributes:
+        stamp: Of its file.
+        objects: Those that it names, through its base too.
+        base: The manifest that it refers to, or None.
+        based_on: What was known of that one; when it was replaced, ``objects`` are others too.
+    """
+
+    stamp: tuple[int, int, int]
+    objects: frozenset[File]
+    base: str | None
+    based_on: _Known | None
+
+
 class Pruner:
     """Removes what no version needs. All of its methods hold the store's lock themselves.
 
@@ -62,17 +79,18 @@ class Pruner:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._rows: dict[Path, tuple[tuple[int, int, int], list[Row]]] = {}
-        self._manifests: dict[str, tuple[tuple[int, int, int], Manifest]] = {}
-        self._kept_files: dict[str, frozenset[File]] = {}
+        self._manifests: dict[str, _Known] = {}
 
-    def prune(self, rows: Iterable[Row], *, what: str, policy: str, dry_run: bool = False) -> PruneReport:
+    def prune(
+        self, rows: Iterable[Row], *, what: Literal["weights", "state"], policy: str, dry_run: bool = False
+    ) -> PruneReport:
         """Remove the weights (and state) or the state of versions.
 
         Args:
-            rows: The versions.
+            rows: The versions, as they are now: read after the lock was taken.
             what: ``weights`` or ``state``.
             policy: Why, in words.
-            dry_run: Tell only.
+            dry_run: Tell only; takes no lock and writes nothing.
 
         Returns:
             What was removed.
@@ -81,50 +99,49 @@ class Pruner:
             MVCError: If a history, record or manifest cannot be read: then nobody knows what is still needed.
             StoreLocked: If the store's lock does not work.
         """
-        with self._layout.lock("pruning") as works:
+        with nullcontext(True) if dry_run else self._layout.lock("pruning") as works:
             self._refuse_without_lock(works)
-            chosen = [row for row in rows if self._has(row, what)]
-            before = self._files(chosen)
-            ids = {row["id"] for row in chosen}
-            doomed = before - self._needed(ids, what)
-            report = self._report(sorted(ids), doomed, dry_run)
+            chosen = {row["id"]: row for row in rows if _has(row, what)}
+            doomed = self._unneeded(self._files(chosen.values()), chosen.keys(), what)
+            report = self._report(sorted(chosen), doomed, dry_run)
             if dry_run or not chosen:
                 return report
             fields = {
                 "event": "prune",
-                "versions": sorted(ids),
+                "versions": sorted(chosen),
                 "what": what,
                 "policy": policy,
                 "time": now(),
             }
             identity = self._layout.events.write(fields)
             self._layout.new_epoch()
-            for row in chosen:
-                self._layout.history.update(
-                    row["run"], row["number"], lambda each: apply_event(each, identity, fields)
-                )
-            self._remove(doomed)
-            self._remove_manifests()
+            manifests = self._manifests_of(chosen.values())
+            for run in {row["run"] for row in chosen.values()}:
+                numbers = [row["number"] for row in chosen.values() if row["run"] == run]
+                self._layout.history.update(run, numbers, lambda each: apply_event(each, identity, fields))
+            self._remove(doomed, self._unused(manifests))
             return report
 
     def sweep(self, *, dry_run: bool = False) -> PruneReport:
-        """Remove every object that no version needs: what crashes have left.
+        """Remove what crashes left: objects and manifests that no version needs, and old staged files.
 
         Raises:
             MVCError: As `prune`.
         """
-        with self._layout.lock("sweeping") as works:
+        with nullcontext(True) if dry_run else self._layout.lock("sweeping") as works:
             self._refuse_without_lock(works)
-            needed = self._needed(set(), "weights")
             there = {(digest, suffix) for digest, suffix, _ in self._layout.objects.all()}
-            doomed = {each for each in there - needed if self._is_old(each)}
+            doomed = {each for each in self._unneeded(there, set(), "weights") if self._is_old(each)}
+            doomed -= self._told_of(doomed, set())
+            manifests = self._unused(set(self._layout.manifests.all()))
             report = self._report([], doomed, dry_run)
-            if not dry_run and doomed:
+            if dry_run:
+                return report
+            if doomed or manifests:
                 self._layout.new_epoch()
-                self._remove(doomed)
-            if not dry_run:
-                self._remove_manifests()
-            return report
+                self._remove(doomed, manifests)
+            staged = self._layout.sweep_staging()
+            return PruneReport((), report.objects, report.freed_bytes + staged)
 
     def delete_run(self, run: str, rows: list[Row]) -> PruneReport:
         """Remove a run with its versions' records.
@@ -135,17 +152,19 @@ class Pruner:
         with self._layout.lock(f"deleting the run {run}") as works:
             self._refuse_without_lock(works)
             ids = {row["id"] for row in rows}
-            runs = {self._layout.versions.read(row["id"])["run"]["id"] for row in rows}
-            found = self._files(rows) | {each for row in rows for each in self._kept(row)}
+            runs = {record for row in rows if (record := self._run_record(row)) is not None}
+            found = self._files(rows) | {each for row in rows for each in _listings(row)}
+            found |= {each for record in runs for each in self._patches(record)}
             doomed = {
-                each for each in found - self._needed(ids, "weights", deleted=True) if self._is_old(each)
+                each for each in self._unneeded(found, ids, "weights", deleted=True) if self._is_old(each)
             }
+            doomed -= self._told_of(doomed, ids)
+            manifests = self._manifests_of(rows)
             report = self._report(sorted(ids), doomed, dry_run=False)
             self._layout.events.write({"event": "delete", "run": run, "versions": sorted(ids), "time": now()})
             self._layout.new_epoch()
             self._layout.history.remove(run)
-            self._remove(doomed)
-            self._remove_manifests()
+            self._remove(doomed, self._unused(manifests))
             for identity in sorted(ids):
                 self._layout.versions.remove(identity)
             for each in runs:
@@ -155,17 +174,12 @@ class Pruner:
     def _refuse_without_lock(self, works: bool) -> None:
         if not works:
             raise StoreLocked(
-                f"{self._layout.lock.path}: this file system has no locks, so a save that goes on elsewhere might lose "
-                "its objects. Nothing was removed; prune on a machine where the store's disk is local"
+                f"{self._layout.lock.path}: this file system has no locks, so a save that goes on elsewhere "
+                "might "
+                "lose its objects. Nothing was removed; prune on a machine where the store's disk is local"
             )
 
-    def _has(self, row: Row, what: str) -> bool:
-        gone = {each["what"] for each in row["pruned"]}
-        return "weights" not in gone and (
-            what == "weights" or ("state" not in gone and row["state"] is not None)
-        )
-
-    def _every_row(self) -> Iterable[Row]:
+    def _every_row(self) -> Iterator[Row]:
         """Go through all rows, reading again only the databases that changed."""
         seen = {}
         for run in self._layout.history.runs():
@@ -178,89 +192,142 @@ class Pruner:
                 yield from cached[1]
         self._rows = seen
 
-    def _needed(self, without: set[str], what: str, *, deleted: bool = False) -> set[File]:
-        """Return what versions need when some lose their weights or state."""
-        needed: set[File] = set()
+    def _unneeded(
+        self, candidates: set[File], without: Collection[str], what: str, *, deleted: bool = False
+    ) -> set[File]:
+        """Return those tensors and trees that no version needs when some lose their weights or state.
+
+        The store may be large and the candidates few: only these are looked at in each manifest.
+        """
+        left = set(candidates)
         for row in self._every_row():
             mine = row["id"] in without
-            if not (mine and deleted):
-                needed |= self._kept(row)
             gone = {each["what"] for each in row["pruned"]} | ({what} if mine else set())
-            if "weights" in gone:
+            if "weights" in gone or (mine and deleted):
                 continue
-            needed |= {(each, ".safetensors") for each in self._manifest(row["weights"]["digest"]).objects}
-            if "state" not in gone:
-                needed |= self._state_files(row)
-        return needed
+            left -= left & self._known(row["weights"]["digest"]).objects
+            if "state" not in gone and row["state"] is not None:
+                left -= left & self._known(row["state"]["digest"]).objects
+                left.discard((row["state"]["tree"], ".json"))
+        return left
 
     def _files(self, rows: Iterable[Row]) -> set[File]:
-        """Return the objects of versions' weights and states, as far as they are still there."""
+        """Return the objects of versions' weights and states, as far as their manifests can be read."""
         found: set[File] = set()
         for row in rows:
             gone = {each["what"] for each in row["pruned"]}
-            if "weights" not in gone:
-                found |= {(each, ".safetensors") for each in self._manifest(row["weights"]["digest"]).objects}
-                found |= self._state_files(row) if "state" not in gone else set()
+            if "weights" in gone:
+                continue
+            with suppress(MissingObject, CorruptRecord):  # a sweep finds what is then left
+                found |= self._known(row["weights"]["digest"]).objects
+            if "state" not in gone and row["state"] is not None:
+                found.add((row["state"]["tree"], ".json"))
+                with suppress(MissingObject, CorruptRecord):
+                    found |= self._known(row["state"]["digest"]).objects
         return found
 
-    def _state_files(self, row: Row) -> set[File]:
-        if row["state"] is None:
+    def _told_of(self, candidates: set[File], deleted: Collection[str]) -> set[File]:
+        """Return those listings and patches that a version keeps, also when it is pruned."""
+        wanted = {each for each in candidates if each[1] in (".jsonl", ".patch")}
+        if not wanted:
             return set()
-        objects = self._manifest(row["state"]["digest"]).objects
-        return {(row["state"]["tree"], ".json"), *((each, ".safetensors") for each in objects)}
+        kept: set[File] = set()
+        patches: dict[str, set[File]] = {}
+        for row in self._every_row():
+            if row["id"] in deleted:
+                continue
+            kept |= wanted & _listings(row)
+            record = self._layout.versions.read(row["id"])["run"]["id"]
+            if record not in patches:
+                patches[record] = self._patches(record)
+                kept |= wanted & patches[record]
+        return kept
 
-    def _kept(self, row: Row) -> frozenset[File]:
-        """Return the listings and patches of a version, which it keeps when it is pruned."""
-        listings = {told.get("listing") for told in row["data"].values()}
-        listings |= {told.get("listing") for each in row["evaluations"] for told in each["data"].values()}
-        return frozenset({(each, ".jsonl") for each in listings if each}) | self._run_files(row)
+    def _run_record(self, row: Row) -> str | None:
+        with suppress(MissingObject, CorruptRecord, KeyError, TypeError):
+            return str(self._layout.versions.read(row["id"])["run"]["id"])
+        return None
 
-    def _run_files(self, row: Row) -> frozenset[File]:
-        if row["run"] not in self._kept_files:
-            run = self._layout.versions.read(row["id"])["run"]["id"]
-            told = self._layout.runs.read(run) if self._layout.runs.has(run) else {}
-            patch = (told.get("code") or {}).get("patch")
-            self._kept_files[row["run"]] = frozenset({(patch, ".patch")} if isinstance(patch, str) else ())
-        return self._kept_files[row["run"]]
+    def _patches(self, run_record: str) -> set[File]:
+        if not self._layout.runs.has(run_record):
+            return set()
+        code = self._layout.runs.read(run_record).get("code")
+        patch = code.get("patch") if isinstance(code, dict) else None
+        return {(patch, ".patch")} if isinstance(patch, str) else set()
 
     def _is_old(self, file: File) -> bool:
         """Tell whether no save that still goes on can have written it for a version to come.
 
-        A save writes tensors and trees again when a prune took them. Listings and patches it cannot: they wait a day.
+        A save writes tensors and trees again when a prune took them. Listings and patches it cannot: they
+        wait a day.
         """
         path = self._layout.objects.path_of(*file)
-        return file[1] not in (".jsonl", ".patch") or time.time() - files.stamp_of(path)[2] / 1e9 > _A_DAY
+        if file[1] not in (".jsonl", ".patch") or not files.exists(path):
+            return True
+        return time.time() - files.stamp_of(path)[2] / 1e9 > _A_DAY
 
-    def _manifest(self, digest: str) -> Manifest:
-        # A manifest may have been replaced by one that names other objects: the stamp tells.
+    def _known(self, digest: str) -> _Known:
+        # A manifest, or the one that it refers to, may have been replaced by one that names other objects.
         stamp = files.stamp_of(self._layout.manifests.path_of(digest))
         cached = self._manifests.get(digest)
-        if cached is None or cached[0] != stamp:
-            cached = (stamp, self._layout.manifests.read(digest))
-            self._manifests[digest] = cached
-        return cached[1]
+        if cached is not None and cached.stamp == stamp:
+            base = self._known(cached.base) if cached.base is not None else None
+            if base is cached.based_on:
+                return cached
+        manifest = self._layout.manifests.read(digest)
+        based_on = None
+        if manifest.base is not None:
+            based_on = self._known(manifest.base)
+            manifest = self._layout.manifests.read(digest)  # at least as new as what is known of its base
+        objects: frozenset[File] = frozenset((each, ".safetensors") for each in manifest.objects)
+        known = _Known(stamp, objects, manifest.base, based_on)
+        self._manifests[digest] = known
+        return known
+
+    def _manifests_of(self, rows: Iterable[Row]) -> set[str]:
+        """Return the manifests of versions, and those that they refer to."""
+        found: set[str] = set()
+        for row in rows:
+            for state in (row["weights"], row["state"]):
+                if state is not None:
+                    found.add(state["digest"])
+                    with suppress(MissingObject, CorruptRecord):
+                        base = self._known(state["digest"]).base
+                        found |= {base} if base is not None else set()
+        return found
+
+    def _unused(self, candidates: set[str]) -> set[str]:
+        """Return those manifests that are of no version's state, and that no kept manifest refers to."""
+        left = set(candidates)
+        for row in self._every_row():
+            gone = {each["what"] for each in row["pruned"]}
+            digests = [row["weights"]["digest"]] if "weights" not in gone else []
+            digests += [row["state"]["digest"]] if row["state"] is not None and not gone else []
+            for digest in digests:
+                known: _Known | None = self._known(digest)
+                left.discard(digest)
+                while known is not None and known.base is not None:
+                    left.discard(known.base)
+                    known = known.based_on
+        return left
 
     def _report(self, ids: list[str], doomed: set[File], dry_run: bool) -> PruneReport:
         sizes = [size for each in doomed if (size := self._layout.objects.size_of(*each)) is not None]
         return PruneReport(tuple(ids), len(sizes), sum(sizes), dry_run)
 
-    def _remove(self, doomed: set[File]) -> None:
+    def _remove(self, doomed: set[File], manifests: set[str]) -> None:
+        for digest in sorted(manifests):
+            self._layout.manifests.remove(digest)
+            self._manifests.pop(digest, None)
         for digest, suffix in sorted(doomed):
             self._layout.objects.remove(digest, suffix)
 
-    def _remove_manifests(self) -> None:
-        """Remove manifests of states that no version has, and that no kept manifest refers to."""
-        kept: set[str] = set()
-        for row in self._every_row():
-            gone = {each["what"] for each in row["pruned"]}
-            kept |= {row["weights"]["digest"]} if "weights" not in gone else set()
-            kept |= {row["state"]["digest"]} if row["state"] and not gone else set()
-        referring = kept
-        while (
-            referring := {base for digest in referring if (base := self._manifest(digest).base) is not None}
-            - kept
-        ):
-            kept |= referring
-        for digest in set(self._layout.manifests.all()) - kept:
-            self._layout.manifests.remove(digest)
-            self._manifests.pop(digest, None)
+
+def _has(row: Row, what: str) -> bool:
+    gone = {each["what"] for each in row["pruned"]}
+    return "weights" not in gone and (what == "weights" or ("state" not in gone and row["state"] is not None))
+
+
+def _listings(row: Row) -> set[File]:
+    told = [*row["data"].values(), *(each for one in row["evaluations"] for each in one["data"].values())]
+    return {(each["listing"], ".jsonl") for each in told if each.get("listing")}

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mvc_callbacks.canonical import decode
-from mvc_callbacks.errors import CorruptObject, MissingObject
+from mvc_callbacks.errors import CorruptObject, MissingObject, MVCError
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Manifest
 from mvc_callbacks.packs import SINGLE, parse_header, tensor_at
 from mvc_callbacks.tensors import Tensor
 
-__all__ = ["read_state", "read_tree"]
+__all__ = ["damaged_in", "read_state", "read_tree"]
 
 _LARGEST_TREE = 256 * 1024 * 1024
 
@@ -60,6 +60,18 @@ def read_state(layout: Layout, manifest: Manifest, *, verify: bool = True) -> di
                 raise CorruptObject(f"{what}: the tensor {entry.name!r:.80} is not what its key says")
         state[entry.name] = tensors[key]
     return state
+
+
+def damaged_in(layout: Layout, manifest: Manifest) -> frozenset[str]:
+    """Return the objects of a state that are missing or not what their names say; reads them all."""
+    found = set()
+    for each in manifest.objects:
+        try:
+            data = layout.objects.read(each)
+            parse_header(data, len(data))
+        except (MVCError, OSError):
+            found.add(each)
+    return frozenset(found)
 
 
 def read_tree(layout: Layout, digest: str) -> Any:

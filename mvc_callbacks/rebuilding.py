@@ -14,10 +14,13 @@ from mvc_callbacks.errors import CorruptHistory, MVCError
 from mvc_callbacks.finding import order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, Shared
+from mvc_callbacks.reading import read_state, read_tree
 from mvc_callbacks.refs import check_name
-from mvc_callbacks.rows import apply_event, row_of
+from mvc_callbacks.rows import apply_event, by_version, is_event, row_of
 
 __all__ = ["RebuildReport", "Rebuilder"]
+
+_KEPT = ".damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,46 +80,68 @@ class Rebuilder:
             events = self._events()
             rows, left_out = self._rows(acknowledged, events, only)
             by_run: dict[str, list[Row]] = {}
-            for row in sorted(rows, key=lambda each: (each["number"], *order_of(each))):
+            # Of two rows with one number the last is kept: the one that was acknowledged, else the later one.
+            for row in sorted(rows, key=lambda each: (each["id"] in acknowledged, *order_of(each))):
                 by_run.setdefault(row["run"], []).append(row)
             deleted = _deleted(events)
+            left = {run: _distinct(each, left_out) for run, each in by_run.items()}
             for run in layout.history.runs() if only is None else [only]:
                 self._keep_old(run, {row["id"] for row in by_run.get(run, ())} | deleted)
-            for run, each in by_run.items():
-                layout.history.replace(run, _distinct(each, left_out))
+            for run, each in left.items():
+                layout.history.replace(run, each)
             if only is None:
-                self._aliases(events)
+                self._finish_deletions(deleted, left)
+                self.rebuild_aliases(events)
                 newest = max(rows, key=order_of, default=None)
                 if newest is not None:
                     layout.share(Shared(uuid.uuid4().hex, newest["sequence"], newest["run"]))
-            names = [name for name, _ in self._alias_events(events)]
             return RebuildReport(
-                len(rows), len(by_run), len(set(names)), tuple(left_out), tuple(dict.fromkeys(self._problems))
+                sum(map(len, left.values())),
+                len(left),
+                len({event["name"] for _, event in events if event["event"] == "alias"}),
+                tuple(left_out),
+                tuple(dict.fromkeys(self._problems)),
             )
+
+    def _finish_deletions(self, deleted: set[str], left: Mapping[str, list[Row]]) -> None:
+        """Take out of the history what is deleted, also where a crash came between the event and its work."""
+        history = self._layout.history
+        for run in history.runs():
+            if run not in left and history.chunks(run):
+                history.replace(run, [])
+        for identity in sorted(deleted):
+            if self._layout.versions.has(identity):
+                self._layout.versions.remove(identity)
 
     def _acknowledged(self) -> set[str]:
         """Return the ids in what can still be read of the history."""
         found: set[str] = set()
         for run in self._layout.history.runs():
             with suppress(MVCError, OSError):
-                for path in self._layout.history.chunks(run):
+                folder = self._layout.history.folder_of(run)
+                # What an earlier rebuild has kept may be the last that tells, if that did not get through.
+                kept = [folder / name for name in files.list_names(folder) if name.endswith(_KEPT)]
+                for path in [*self._layout.history.chunks(run), *kept]:
                     with suppress(CorruptHistory):
                         found |= {row["id"] for row in self._layout.history.rows_of(path)}
         return found
 
     def _events(self) -> list[tuple[str, Mapping[str, Any]]]:
-        found = list(self._layout.events.all(self._problems))
-        return sorted(found, key=lambda each: (str(each[1].get("time")), each[0]))
+        found = []
+        for identity, event in self._layout.events.all(self._problems):
+            if is_event(event):
+                found.append((identity, event))
+            else:
+                self._problems.append(
+                    f"events/{identity} is of no kind that this release knows; it was left out"
+                )
+        return sorted(found, key=lambda each: (each[1]["time"], each[0]))
 
     def _rows(
         self, acknowledged: set[str], events: list[tuple[str, Mapping[str, Any]]], only: str | None
     ) -> tuple[list[Row], list[tuple[str, str]]]:
         deleted = _deleted(events)
-        by_version: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
-        for identity, event in events:
-            if event.get("event") in ("prune", "evaluation", "fingerprint"):
-                for each in event["versions"]:
-                    by_version.setdefault(each, []).append((identity, event))
+        later = by_version(events)
         rows, left_out = [], []
         for identity, record in self._layout.versions.all(self._problems):
             if identity in deleted:
@@ -124,9 +149,9 @@ class Rebuilder:
             try:
                 row = row_of(identity, record)
                 check_name(row["run"], "run")
-                for event_id, event in by_version.get(identity, ()):
+                for event_id, event in later.get(identity, ()):
                     apply_event(row, event_id, event)
-            except (MVCError, KeyError, TypeError) as error:
+            except MVCError as error:
                 self._problems.append(f"versions/{identity}: {error}")
                 continue
             if only is not None and row["run"] != only:
@@ -136,6 +161,7 @@ class Rebuilder:
                 rows.append(row)
             else:
                 left_out.append((identity, why))
+                self._layout.history.reserve(row["run"])
         return rows, left_out
 
     def _unfinished(self, row: Row) -> str | None:
@@ -144,12 +170,10 @@ class Rebuilder:
         if "weights" in gone:
             return None
         try:
-            objects = self._layout.manifests.read(row["weights"]["digest"]).objects
+            read_state(self._layout, self._layout.manifests.read(row["weights"]["digest"]))
             if row["state"] is not None and "state" not in gone:
-                objects |= self._layout.manifests.read(row["state"]["digest"]).objects
-                self._layout.objects.read(row["state"]["tree"], ".json")
-            for digest in sorted(objects):
-                self._layout.objects.read(digest)
+                read_state(self._layout, self._layout.manifests.read(row["state"]["digest"]))
+                read_tree(self._layout, row["state"]["tree"])
         except (MVCError, OSError) as error:
             return str(error)
         return None
@@ -165,36 +189,35 @@ class Rebuilder:
             except CorruptHistory as error:
                 lost, why = ["?"], str(error)
             if lost:
-                self._problems.append(f"{why}; it was kept as {path.name}.damaged")
-                files.move(path, path.with_name(f"{path.name}.damaged"))
+                self._problems.append(f"{why}; it was kept as {path.name}{_KEPT}")
+                files.rename(path, path.with_name(f"{path.name}{_KEPT}"))
 
-    def _alias_events(
-        self, events: Iterable[tuple[str, Mapping[str, Any]]]
-    ) -> list[tuple[str, Mapping[str, Any]]]:
-        return [(event["name"], event) for _, event in events if event.get("event") == "alias"]
+    def rebuild_aliases(self, events: list[tuple[str, Mapping[str, Any]]] | None = None) -> None:
+        """Make the aliases again. Hold the store's lock.
 
-    def _aliases(self, events: list[tuple[str, Mapping[str, Any]]]) -> None:
+        Args:
+            events: All events, where they were read already.
+        """
         path = self._layout.aliases_path
         table = AliasTable(path, self._layout.staging)
         try:
             table.log()
         except CorruptHistory as error:
-            self._problems.append(f"{error}; it was kept as {path.name}.damaged")
-            files.move(path, path.with_name(f"{path.name}.damaged"))
-        moves = [(identity, event) for identity, event in events if event.get("event") == "alias"]
-        if moves or files.exists(path):
-            table.replace(moves)
+            self._problems.append(f"{error}; it was kept as {path.name}{_KEPT}")
+            files.rename(path, path.with_name(f"{path.name}{_KEPT}"))
+        told = self._events() if events is None else events
+        table.replace([(identity, event) for identity, event in told if event["event"] == "alias"])
 
 
 def _deleted(events: Iterable[tuple[str, Mapping[str, Any]]]) -> set[str]:
-    return {each for _, event in events if event.get("event") == "delete" for each in event["versions"]}
+    return {each for _, event in events if event["event"] == "delete" for each in event["versions"]}
 
 
 def _distinct(rows: list[Row], left_out: list[tuple[str, str]]) -> list[Row]:
-    """Keep one row a number: of two, the later one was written after the first was lost."""
+    """Keep one row a number, the last one that comes."""
     kept: dict[int, Row] = {}
     for row in rows:
         if row["number"] in kept:
             left_out.append((kept[row["number"]]["id"], f"another version is {row['run']}/{row['number']}"))
         kept[row["number"]] = row
-    return list(kept.values())
+    return [kept[number] for number in sorted(kept)]

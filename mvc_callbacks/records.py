@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mvc_callbacks import files
 from mvc_callbacks.canonical import decode, digest_of, encode
-from mvc_callbacks.errors import CorruptRecord, MissingObject, UnsupportedFormat
+from mvc_callbacks.errors import CorruptRecord, MissingObject, SaveFailed, UnsupportedFormat
 from mvc_callbacks.refs import check_digest
 
 __all__ = ["FORMAT", "Kind", "RecordFolder"]
@@ -45,12 +45,26 @@ class RecordFolder:
 
         Returns:
             Its id: the SHA-256 of the bytes as stored.
+
+        Raises:
+            CorruptRecord: If what is in it could not be read again, such as half a surrogate pair.
+            SaveFailed: If it is larger than what is read again.
+            OSError: If the disk refuses.
         """
         data = encode({**fields, "kind": self.kind, "format": FORMAT})
+        if len(data) > LIMIT:
+            raise SaveFailed(
+                f"the {self.kind} record would have {len(data)} bytes, more than the {LIMIT} that are read "
+                "again: "
+                "leave large values out of the hyperparameters and of the state dict's entries that are no "
+                "tensors"
+            )
+        decode(data, what=f"the {self.kind} record")
         digest = digest_of(data)
         path = self.path_of(digest)
         files.make_folder(path.parent)
-        if not files.exists(path):
+        files.check_folder(path.parent)
+        if files.size_of(path) != len(data):  # another size: a crash or a copy has cut it
             files.move(files.stage(self._staging, [data]), path)
         files.sync_folder(path.parent)
         return digest
@@ -74,7 +88,8 @@ class RecordFolder:
             raise CorruptRecord(f"{path} is not a {self.kind} record")
         if value.get("format") != FORMAT:
             raise UnsupportedFormat(
-                f"{path} has format {value.get('format')!r:.20}; this release reads {FORMAT}: upgrade mvc-callbacks"
+                f"{path} has format {value.get('format')!r:.20}; this release reads {FORMAT}: "
+                "upgrade mvc-callbacks"
             )
         return value
 
@@ -88,13 +103,17 @@ class RecordFolder:
 
     def with_prefix(self, prefix: str) -> list[str]:
         """Return the ids that begin with some hex digits (two or more), sorted."""
+        files.check_folder(self.root / prefix[:2])
         names = files.list_names(self.root / prefix[:2])
         return [name[:-5] for name in names if name.startswith(prefix) and name.endswith(".json")]
 
     def ids(self) -> Iterator[str]:
         """Go through all ids, sorted."""
         for folder in files.list_names(self.root):
-            for name in files.list_names(self.root / folder) if len(folder) == 2 else []:
+            if len(folder) != 2:
+                continue
+            files.check_folder(self.root / folder)
+            for name in files.list_names(self.root / folder):
                 if name.endswith(".json") and len(name) == 69:
                     yield name[:-5]
 

@@ -55,18 +55,20 @@ def check_name(name: str, what: str) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BadName(
-            f"{name!r} cannot be the name of {_article(what)}: use 1 to 64 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or a digit"
+            f"{name!r:.100} cannot be the name of {_article(what)}: use 1 to 64 letters, digits, '.', '_' "
+            "and '-', beginning with a letter or a digit"
         )
     if name.lower() in _RESERVED:
         raise BadName(f"{name!r} cannot be the name of {_article(what)}: refs use this word; choose another")
     if name.split(".")[0].lower() in _DEVICES or name.endswith("."):
         raise BadName(
-            f"{name!r} cannot be the name of {_article(what)}: Windows cannot have such a file; choose another"
+            f"{name!r} cannot be the name of {_article(what)}: Windows cannot have such a file; "
+            "choose another"
         )
     if _HEX.fullmatch(name):
         raise BadName(
-            f"{name!r} cannot be the name of {_article(what)}: it looks like a version's id; add another letter"
+            f"{name!r} cannot be the name of {_article(what)}: it looks like a version's id; "
+            "add another letter"
         )
     return name
 
@@ -122,8 +124,8 @@ def parse_ref(text: str) -> Ref:
         return Ref("id", base.lower(), up=up)
     if not _NAME.fullmatch(base):
         raise BadName(
-            f"{text!r:.100} is no ref: give an id, 'latest', 'best', 'best:METRIC:max', a run, 'run/3', 'run/best' "
-            "or an alias, each with '~N' for its parents"
+            f"{text!r:.100} is no ref: give an id, 'latest', 'best', 'best:METRIC:max', a run, 'run/3', "
+            "'run/best' or an alias, each with '~N' for its parents"
         )
     return Ref("name", base, up=up)
 

@@ -41,7 +41,8 @@ def choose(
     }
     if all(rule is None for rule in rules.values()) and older_than is None:
         raise Misconfigured(
-            "say what to prune: refs, or a rule such as keep_last=5, keep_best=3, keep_every=10 (--keep-last 5)"
+            "say what to prune: refs, or a rule such as keep_last=5, keep_best=3, keep_every=10 "
+            "(--keep-last 5)"
         )
     for name, rule in rules.items():
         if rule is not None and rule < (1 if name == "keep_every" else 0):

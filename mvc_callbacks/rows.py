@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from mvc_callbacks.canonical import encode
 from mvc_callbacks.errors import CorruptHistory
-from mvc_callbacks.history import Row
+from mvc_callbacks.history import Row, check_row
 from mvc_callbacks.versions import (
     Details,
     Evaluation,
@@ -19,7 +20,7 @@ from mvc_callbacks.versions import (
     Weights,
 )
 
-__all__ = ["apply_event", "row_of", "version_of"]
+__all__ = ["apply_event", "by_version", "differs", "is_event", "is_told", "row_of", "version_of"]
 
 _STATIC = (
     "number",
@@ -33,6 +34,23 @@ _STATIC = (
     "flags",
     "parents",
 )
+
+_EVENTS: Mapping[str, Mapping[str, Any]] = {
+    "prune": {"versions": list, "what": str, "time": str, "policy": str},
+    "evaluation": {"versions": list, "time": str, "kind_of": str, "metrics": dict, "data": dict},
+    "fingerprint": {"versions": list, "time": str, "name": str, "fingerprint": dict},
+    "delete": {"versions": list, "time": str, "run": str},
+    "alias": {
+        "name": str,
+        "id": (str, type(None)),
+        "previous": (str, type(None)),
+        "turn": int,
+        "time": str,
+        "how": str,
+        "why": str,
+        "who": str,
+    },
+}
 
 
 def row_of(identity: str, record: Mapping[str, Any]) -> Row:
@@ -60,7 +78,29 @@ def row_of(identity: str, record: Mapping[str, Any]) -> Row:
         raise CorruptHistory(f"the record of version {identity[:12]} lacks {error}") from error
     row["evaluations"] = []
     row["pruned"] = []
+    try:
+        check_row(row)
+    except ValueError as error:
+        raise CorruptHistory(
+            f"the record of version {identity[:12]} is not one of a version: {error}"
+        ) from error
     return row
+
+
+def differs(row: Row, told: Row) -> bool:
+    """Tell whether a row of the history says anything else than a record, as far as events cannot change it.
+
+    Args:
+        row: The row.
+        told: What `row_of` makes of the record.
+    """
+    later: Row = {"pruned": [], "evaluations": [], "data": {}}
+    if encode({**row, **later}) != encode({**told, **later}):  # as bytes: NaN is not equal to itself
+        return True
+    pending = {name for name, each in told["data"].items() if each.get("coverage") == "pending"}
+    return row["data"].keys() != told["data"].keys() or any(
+        row["data"][name] != each for name, each in told["data"].items() if name not in pending
+    )
 
 
 def apply_event(row: Row, identity: str, event: Mapping[str, Any]) -> None:
@@ -79,8 +119,55 @@ def apply_event(row: Row, identity: str, event: Mapping[str, Any]) -> None:
     elif kind == "evaluation" and identity not in {each["id"] for each in row["evaluations"]}:
         told = {"id": identity, **{name: event[name] for name in ("time", "kind_of", "metrics", "data")}}
         row["evaluations"] = sorted([*row["evaluations"], told], key=lambda each: (each["time"], each["id"]))
-    elif kind == "fingerprint":
+    elif kind == "fingerprint" and row["data"].get(event["name"], {}).get("coverage") == "pending":
         row["data"] = {**row["data"], event["name"]: event["fingerprint"]}
+
+
+def is_event(event: Mapping[str, Any]) -> bool:
+    """Tell whether an event has the fields of its kind; others say nothing."""
+    fields = _EVENTS.get(str(event.get("event")), {"": ()})
+    return all(isinstance(event.get(name), types) for name, types in fields.items()) and all(
+        isinstance(each, str) for each in event.get("versions", ())
+    )
+
+
+def by_version(
+    events: Iterable[tuple[str, Mapping[str, Any]]],
+) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
+    """Return what `apply_event` takes for each version, in the given order."""
+    found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for identity, event in events:
+        if event["event"] in ("prune", "evaluation", "fingerprint"):
+            for each in event["versions"]:
+                found.setdefault(each, []).append((identity, event))
+    return found
+
+
+def is_told(row: Row, told: Row, events: Iterable[tuple[str, Mapping[str, Any]]]) -> bool:
+    """Tell whether everything that events may change in a row is told by one of them.
+
+    An event may be there without its row, when a crash came between the two.
+
+    Args:
+        row: The row.
+        told: What `row_of` makes of the record.
+        events: The version's, as `by_version` gives them.
+    """
+    events = list(events)
+    kinds = [(identity, event["event"], event) for identity, event in events]
+    gone = {event["what"] for _, kind, event in kinds if kind == "prune"}
+    measured = {identity: event for identity, kind, event in kinds if kind == "evaluation"}
+    late = [(event["name"], event["fingerprint"]) for _, kind, event in kinds if kind == "fingerprint"]
+    return (
+        all(each.get("what") in gone for each in row["pruned"])
+        and all(
+            each.get("id") in measured
+            and encode(each["metrics"]) == encode(measured[each["id"]]["metrics"])
+            and each["data"] == measured[each["id"]]["data"]
+            for each in row["evaluations"]
+        )
+        and all(told["data"].get(name) == each or (name, each) in late for name, each in row["data"].items())
+    )
 
 
 def version_of(row: Row, load: Callable[[str], Details] | None) -> Version:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks.aliases import AliasTable
 from mvc_callbacks.commit import Run, now, user
-from mvc_callbacks.errors import BadName, MissingObject, MVCWarning, PrunedVersion, UnknownRef
+from mvc_callbacks.errors import (
+    BadName,
+    CorruptObject,
+    CorruptRecord,
+    MissingObject,
+    MVCError,
+    MVCWarning,
+    PrunedVersion,
+    UnknownRef,
+)
 from mvc_callbacks.finding import Finder, order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, default_path
+from mvc_callbacks.manifests import Manifest
 from mvc_callbacks.pruning import Pruner, PruneReport
-from mvc_callbacks.reading import read_state, read_tree
+from mvc_callbacks.reading import damaged_in, read_state, read_tree
 from mvc_callbacks.rebuilding import Rebuilder, RebuildReport
 from mvc_callbacks.refs import check_name
 from mvc_callbacks.retention import choose
@@ -30,6 +41,8 @@ if TYPE_CHECKING:
     from mvc_callbacks.diff import Difference
 
 __all__ = ["RunInfo", "VersionStore"]
+
+_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +134,12 @@ class VersionStore:
         if run is not None and run not in self._layout.history.runs():
             known = ", ".join(self._layout.history.runs()[-8:]) or "none yet"
             raise UnknownRef(f"there is no run {run!r} in {self.path}; runs: {known}")
-        return sorted(self._finder().all_rows(run), key=(lambda row: row["number"]) if run else order_of)
+        rows = self._finder().all_rows(run)
+        return sorted(rows, key=order_of if run is None else lambda row: row["number"])
 
     def _finder(self) -> Finder:
         self._layout.check()
+        self._layout.check_history()
         return Finder(self._layout, self._aliases())
 
     def _aliases(self) -> AliasTable:
@@ -142,7 +157,7 @@ class VersionStore:
             rows = list(self._layout.history.rows(run))
             if not rows:
                 continue
-            told = self._run_record(self._layout.versions.read(rows[0]["id"]))
+            told = self._run_of(rows[0])
             info = RunInfo(
                 label=run,
                 base=str(told.get("base", run)),
@@ -161,14 +176,18 @@ class VersionStore:
         """Return the version that a ref names.
 
         Args:
-            ref: An id or a unique prefix of 4 digits and more, ``latest``, ``best``, ``best:<metric>:<mode>``,
-                ``<run>``, ``<run>/<number>``, ``<run>/best``, an alias; each may end in ``~N``.
+            ref: An id or a unique prefix of 4 digits and more, ``latest``, ``best``,
+                ``best:<metric>:<mode>``, ``<run>``, ``<run>/<number>``, ``<run>/best``, an alias; each may
+                end in ``~N``.
 
         Raises:
             StoreNotFound: If there is no store.
             BadName: If it is no ref.
             UnknownRef: If it names nothing; the message lists what there is.
             AmbiguousRef: If it names several.
+            CorruptHistory: If the history was changed, or is gone: ``mvc rebuild`` makes it again.
+            CorruptRecord: If the version's record was changed.
+            MissingObject: If the version's record is gone.
         """
         return self.version_from(self._finder().find(ref))
 
@@ -196,6 +215,13 @@ class VersionStore:
         except MissingObject:
             return {}  # `verify` tells; the weights are not hurt by it
 
+    def _run_of(self, row: Row) -> Mapping[str, Any]:
+        """Return the record of a row's run, empty where it is damaged; `verify` tells of that."""
+        try:
+            return self._run_record(self._layout.versions.read(row["id"]))
+        except (MissingObject, CorruptRecord):
+            return {}
+
     def find_by_weights(self, digest: str) -> Version | None:
         """Return the newest version with a weights digest, or None."""
         if not self.exists() or not self._layout.manifests.has(digest):
@@ -204,7 +230,7 @@ class VersionStore:
         return self.version_from(rows[-1]) if rows else None
 
     def newest_of(self, label: str) -> Version | None:
-        """Return the newest version of the runs that were asked to be called so: ``label``, ``label-2``, ..."""
+        """Return the newest version of the runs that were to be called so: ``label``, ``label-2``, ..."""
         if not self.exists():
             return None
         rows = []
@@ -212,7 +238,7 @@ class VersionStore:
             mine = run.lower() == label.lower() or run.lower().startswith(f"{label.lower()}-")
             row = self._layout.history.last(run) if mine else None
             if row is not None:
-                told = self._run_record(self._layout.versions.read(row["id"]))
+                told = self._run_of(row)
                 rows += [row] if str(told.get("base", run)).lower() == label.lower() else []
         return self.version_from(max(rows, key=order_of)) if rows else None
 
@@ -226,8 +252,8 @@ class VersionStore:
             verify: Hash everything before anything is returned.
 
         Returns:
-            Name to torch tensor in memory of its own, on the CPU; tied tensors share theirs. For a version of Keras:
-            the variable's position to numpy array.
+            Name to torch tensor in memory of its own, on the CPU; tied tensors share theirs. For a version of
+            Keras: the variable's position to numpy array.
 
         Raises:
             PrunedVersion: If the weights were pruned.
@@ -242,7 +268,7 @@ class VersionStore:
             return {name: to_array(tensor) for name, tensor in tensors.items()}
         from mvc_callbacks.torch_state import rebuild
 
-        told = version.details.record["weights"]
+        told = self._layout.versions.read(version.id)["weights"]
         tied = tuple(tuple(group) for group in told.get("tied", ()))
         state_dict: dict[str, Any] = rebuild(State(tensors, tied=tied), self.extra(version))["state_dict"]
         return state_dict
@@ -257,7 +283,32 @@ class VersionStore:
         """
         version = self._version(ref)
         self._refuse_pruned(version, "weights")
-        return read_state(self._layout, self._layout.manifests.read(version.weights.digest), verify=verify)
+        return self._read(version, "weights", version.weights.digest, verify)
+
+    def _read(
+        self, version: Version, what: Literal["weights", "state"], digest: str, verify: bool
+    ) -> dict[str, Tensor]:
+        manifest = None
+        try:
+            manifest = self._layout.manifests.read(digest)
+            return read_state(self._layout, manifest, verify=verify)
+        except (MissingObject, CorruptObject) as error:
+            # It may have been pruned since this version was asked for.
+            self._refuse_pruned(self.version_from(self._finder().by_id(version.id)), what)
+            raise type(error)(f"{error}; {self._hurt(version, manifest)}") from error
+
+    def _hurt(self, version: Version, manifest: Manifest | None) -> str:
+        """Tell which versions a damage hurts; slow, and worth it."""
+        bad = damaged_in(self._layout, manifest) if manifest is not None else frozenset()
+        names = [f"{version.run}/{version.number}"]
+        for row in self._rows():
+            for state in (row["weights"], row["state"]):
+                with suppress(MVCError, OSError):
+                    if state is not None and bad & self._layout.manifests.read(state["digest"]).objects:
+                        names.append(f"{row['run']}/{row['number']}")
+        hurt = list(dict.fromkeys(names))
+        more = f" and {len(hurt) - _SHOWN} more" if len(hurt) > _SHOWN else ""
+        return f"it hurts {', '.join(hurt[:_SHOWN])}{more}; other versions are not affected"
 
     def training_state(self, ref: str | Version, *, verify: bool = True) -> tuple[Any, dict[str, Tensor]]:
         """Read the rest of a version's training state.
@@ -275,15 +326,18 @@ class VersionStore:
         state = version.training_state
         if state is None:
             raise PrunedVersion(
-                f"version {version.run}/{version.number} ({version.short_id}) was saved with its weights only: training "
-                "cannot go on from it as it was. Load the weights with restore_version(), or resume from another version"
+                f"version {version.run}/{version.number} ({version.short_id}) was saved with its weights "
+                "only: "
+                "training cannot go on from it as it was. Load the weights with restore_version(), or resume "
+                "from "
+                "another version"
             )
-        tensors = read_state(self._layout, self._layout.manifests.read(state.digest), verify=verify)
+        tensors = self._read(version, "state", state.digest, verify)
         return read_tree(self._layout, state.tree), tensors
 
     def extra(self, ref: str | Version) -> dict[str, Any]:
         """Return the non-tensor entries of a version's state dict."""
-        told = self._version(ref).details.record["weights"].get("extra", {})
+        told = self._layout.versions.read(self._version(ref).id)["weights"].get("extra", {})
         return {name: decode_tree(each, None) for name, each in told.items()}
 
     def entries(self, ref: str | Version) -> dict[str, tuple[str, tuple[int, ...], str]]:
@@ -351,8 +405,8 @@ class VersionStore:
         Args:
             label: Its label; ``label-2`` and so on where it is taken. Else one made of the time.
             framework: ``lightning``, ``pytorch_lightning``, ``keras`` or ``torch``.
-            record: What the run's record tells (code, environment, ``resumes``), or a function that tells it when the
-                first version is saved.
+            record: What the run's record tells (code, environment, ``resumes``), or a function that tells it
+                when the first version is saved.
 
         Returns:
             The run, with no version yet.
@@ -366,6 +420,7 @@ class VersionStore:
         layout.open_for_writing()
         layout.make_staging()
         with layout.lock("opening a run"):
+            layout.sweep_staging()
             if not layout.history.runs() and next(layout.versions.ids(), None) is not None:
                 warnings.warn(
                     f"the history of {self.path} was gone and was made again from the records", MVCWarning, 3
@@ -405,7 +460,7 @@ class VersionStore:
             parent: A ref of what the first version was trained from.
             epoch: Epoch counted from 0.
             step: Optimizer steps.
-            training_state: Whatever else is needed to go on, such as ``{"optimizer": optimizer.state_dict()}``.
+            training_state: Whatever else is needed to go on: ``{"optimizer": optimizer.state_dict()}``.
             monitor: Metric and ``min`` or ``max``, for ``best``.
 
         Returns:
@@ -446,7 +501,7 @@ class VersionStore:
     def _fingerprints(self, data: Any) -> dict[str, Fingerprint]:
         if data is None:
             return {}
-        from mvc_callbacks.sources import plan
+        from mvc_callbacks.fingerprint import plan
 
         found = {}
         for name, source in data.items() if isinstance(data, Mapping) else [("train", data)]:
@@ -502,6 +557,7 @@ class VersionStore:
 
     def _tell(self, identity: str, fields: Mapping[str, Any]) -> None:
         """Write an event about one version, and its row."""
+        self._layout.check()
         self._layout.open_for_writing()
         self._layout.make_staging()
         with self._layout.lock("writing an event"):
@@ -509,7 +565,7 @@ class VersionStore:
             event = self._layout.events.write(fields)
             told = self._layout.events.read(event)
             self._layout.history.update(
-                row["run"], row["number"], lambda each: apply_event(each, event, told)
+                row["run"], [row["number"]], lambda each: apply_event(each, event, told)
             )
 
     # --- aliases ---
@@ -552,7 +608,7 @@ class VersionStore:
         layout.open_for_writing()
         layout.make_staging()
         with layout.lock(f"moving the alias {name}"):
-            table = self._aliases()
+            table = self._whole_aliases()
             current = table.current()
             known = [*layout.history.runs(), *(each for each in current if each != name)]
             if name.lower() in {each.lower() for each in known}:
@@ -572,6 +628,14 @@ class VersionStore:
             }
             table.append(layout.events.write(fields), fields)
         return version
+
+    def _whole_aliases(self) -> AliasTable:
+        """Return the aliases, made again where they were lost: or nothing is protected. Hold the lock."""
+        table = self._aliases()
+        if not table.exists():
+            warnings.warn(f"the aliases of {self.path} were gone and were made again", MVCWarning, 4)
+            Rebuilder(self._layout).rebuild_aliases()
+        return table
 
     def aliases(self) -> dict[str, str]:
         """Return alias to full id, sorted by name."""
@@ -633,25 +697,22 @@ class VersionStore:
         if not dry_run:
             self._layout.open_for_writing()
             self._layout.make_staging()
-        rules = {
+        rules: dict[str, Any] = {
             "keep_last": keep_last,
             "keep_best": keep_best,
             "keep_every": keep_every,
             "older_than": older_than,
         }
         if refs:
-            rows = [self._finder().find(ref) for ref in refs]
             policy = policy or "prune by name"
         else:
-            rows = choose(
-                self._rows(run),
-                keep_last=keep_last,
-                keep_best=keep_best,
-                keep_every=keep_every,
-                older_than=older_than,
-            )
             policy = policy or " ".join(f"{name}={rule}" for name, rule in rules.items() if rule is not None)
-        report = self._prune_rows(rows, what=what, policy=policy, dry_run=dry_run)
+        report = self._prune_rows(
+            lambda: [self._finder().find(ref) for ref in refs] if refs else choose(self._rows(run), **rules),
+            what=what,
+            policy=policy,
+            dry_run=dry_run,
+        )
         if dry_run or refs:
             return report
         swept = self._pruner.sweep()
@@ -663,15 +724,30 @@ class VersionStore:
             report.kept,
         )
 
-    def prune_ids(self, ids: Iterable[str], *, what: str, policy: str) -> PruneReport:
+    def prune_ids(self, ids: Iterable[str], *, what: Literal["weights", "state"], policy: str) -> PruneReport:
         """Remove weights or state of versions given by full id; the way of policies in callbacks."""
-        finder = self._finder()
-        return self._prune_rows([finder.by_id(each) for each in ids], what=what, policy=policy, dry_run=False)
+        wanted = list(ids)
+        self._layout.open_for_writing()
+        self._layout.make_staging()
+        return self._prune_rows(
+            lambda: [self._finder().by_id(each) for each in wanted], what=what, policy=policy, dry_run=False
+        )
 
-    def _prune_rows(self, rows: list[Row], *, what: str, policy: str, dry_run: bool) -> PruneReport:
-        named = {identity: name for name, identity in self.aliases().items()}
-        free = [row for row in rows if row["id"] not in named]
-        report = self._pruner.prune(free, what=what, policy=policy, dry_run=dry_run)
+    def _prune_rows(
+        self,
+        choose_rows: Callable[[], list[Row]],
+        *,
+        what: Literal["weights", "state"],
+        policy: str,
+        dry_run: bool,
+    ) -> PruneReport:
+        # Chosen under the lock: nobody may promote one of them, or prune it too, in between.
+        with nullcontext() if dry_run else self._layout.lock("pruning"):
+            rows = list({row["id"]: row for row in choose_rows()}.values())
+            table = self._aliases() if dry_run else self._whole_aliases()
+            named = {identity: name for name, identity in table.current().items()}
+            free = [row for row in rows if row["id"] not in named]
+            report = self._pruner.prune(free, what=what, policy=policy, dry_run=dry_run)
         kept = tuple(
             (row["id"], f"the alias {named[row['id']]} points to it") for row in rows if row["id"] in named
         )
@@ -684,18 +760,22 @@ class VersionStore:
             UnknownRef: If there is no such run.
             BadName: If an alias points into it.
         """
-        rows = self._rows(label)
-        for name, identity in self.aliases().items():
-            if identity in {row["id"] for row in rows}:
-                raise BadName(
-                    f"the alias {name!r} points into the run {label!r}: promote another version first"
-                )
+        self._layout.check()
         self._layout.open_for_writing()
         self._layout.make_staging()
-        return self._pruner.delete_run(label, rows)
+        with self._layout.lock(f"deleting the run {label}"):
+            rows = self._rows(label)
+            ids = {row["id"] for row in rows}
+            for name, identity in self._whole_aliases().current().items():
+                if identity in ids:
+                    raise BadName(
+                        f"the alias {name!r} points into the run {label!r}: promote another version first"
+                    )
+            return self._pruner.delete_run(label, rows)
 
     def rebuild(self) -> RebuildReport:
         """Make history and aliases again from records and events alone."""
+        self._layout.check()
         self._layout.open_for_writing()
         self._layout.make_staging()
         return Rebuilder(self._layout).rebuild()

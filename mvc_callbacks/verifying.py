@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mvc_callbacks import files
 from mvc_callbacks.aliases import AliasTable
-from mvc_callbacks.canonical import encode
 from mvc_callbacks.errors import CorruptHistory, CorruptObject, MissingObject, MVCError
 from mvc_callbacks.finding import order_of
 from mvc_callbacks.history import Row
@@ -17,11 +17,14 @@ from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Manifest
 from mvc_callbacks.objects import Suffix
 from mvc_callbacks.packs import SINGLE, parse_header, tensor_at
-from mvc_callbacks.rows import row_of
+from mvc_callbacks.rows import by_version, differs, is_event, is_told, row_of
+from mvc_callbacks.writing import looks_whole
 
 __all__ = ["Problem", "Report", "Verifier"]
 
+File = tuple[str, Suffix]
 _SHOWN = 50
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        kind: ``damaged``, ``missing``, ``history``, ``record`` or ``lineage``.
+        kind: ``damaged``, ``missing``, ``unreadable``, ``history``, ``record`` or ``lineage``.
         what: The object, record or file.
         text: What is wrong, and what to do.
         versions: Full ids of the versions that it hurts.
@@ -92,40 +95,66 @@ class Verifier:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._begin()
+
+    def _begin(self) -> None:
         self._problems: list[Problem] = []
-        self._users: dict[tuple[str, Suffix], list[tuple[str, str]]] = {}
+        self._users: dict[File, list[tuple[str, str]]] = {}
+        self._bad: dict[File, tuple[str, str]] = {}
         self._manifests: dict[str, Manifest] = {}
+        self._forms: dict[tuple[str, str], tuple[str, tuple[int, ...]]] = {}
+        self._runs: dict[str, Any] = {}
 
     def verify(self, *, full: bool, progress: Callable[[int, int], None] | None = None) -> Report:
         """Verify structure and presence, or every byte.
 
         Args:
-            full: Hash every object, and move damaged ones aside so that the next save of them heals the store.
+            full: Hash every object, and move damaged ones aside so that the next save of them heals it.
             progress: Called with the objects done and their number.
 
         Returns:
             What is wrong.
         """
+        for _ in range(_TRIES):
+            epoch = self._layout.shared().epoch
+            self._begin()
+            rows, read = self._look(full, progress)
+            # What a prune took meanwhile is not missing.
+            if not (self._problems or self._bad) or self._layout.shared().epoch == epoch:
+                break
+        for file, (kind, text) in self._bad.items():
+            self._blame(kind, file, f"{text}{self._set_aside(file) if full and kind == 'damaged' else ''}")
+        problems = sorted(self._problems, key=lambda each: (each.kind, each.what, each.text))
+        return Report(tuple(problems), rows, len(self._users), read, full)
+
+    def _look(self, full: bool, progress: Callable[[int, int], None] | None) -> tuple[int, int]:
         rows = self._rows()
         ids = {row["id"] for row in rows}
+        broken: list[str] = []
+        events = [each for each in self._layout.events.all(broken) if is_event(each[1])]
+        self._problems += [Problem("record", "events", text) for text in broken]
+        later = by_version(events)
+        known = ids | {
+            each for _, event in events if event["event"] == "delete" for each in event["versions"]
+        }
         for row in rows:
-            self._check_row(row, ids)
+            self._check_row(row, known, later.get(row["id"], []))
         self._check_aliases(ids)
         read = 0
-        if full:
-            with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
-                for done, size in enumerate(pool.map(self._check_object, list(self._users)), 1):
-                    read += size
-                    if progress is not None:
-                        progress(done, len(self._users))
-        else:
-            for digest, suffix in self._users:
-                if self._layout.objects.size_of(digest, suffix) is None:
-                    self._blame_object("missing", digest, suffix, "is missing")
-        return Report(tuple(self._problems), len(rows), len(self._users), read, full)
+        check = self._check_bytes if full else self._check_presence
+        with ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="mvc-verify") as pool:
+            for done, size in enumerate(pool.map(check, list(self._users)), 1):
+                read += size
+                if progress is not None:
+                    progress(done, len(self._users))
+        return len(rows), read
 
     def _rows(self) -> list[Row]:
-        rows = []
+        rows: list[Row] = []
+        try:
+            self._layout.check_history()
+        except CorruptHistory as error:
+            self._problems.append(Problem("history", "history", str(error)))
         for run in self._layout.history.runs():
             try:
                 rows += list(self._layout.history.rows(run))
@@ -139,7 +168,7 @@ class Verifier:
             seen.add(row["id"])
         return sorted(rows, key=order_of)
 
-    def _check_row(self, row: Row, ids: set[str]) -> None:
+    def _check_row(self, row: Row, known: set[str], events: list[tuple[str, Mapping[str, Any]]]) -> None:
         identity = row["id"]
         try:
             record = self._layout.versions.read(identity)
@@ -147,24 +176,37 @@ class Verifier:
         except (MVCError, OSError) as error:
             self._problems.append(Problem("record", f"versions/{identity}", str(error), (identity,)))
             return
-        later = {"pruned": [], "evaluations": [], "data": {}}  # events tell these
-        if encode({**row, **later}) != encode({**told, **later}):  # as bytes: NaN is not equal to itself
-            text = f"the history's row of {row['run']}/{row['number']} is not what its record says; run `mvc rebuild`"
+        if differs(row, told) or not is_told(row, told, events):
+            text = (
+                f"the history's row of {row['run']}/{row['number']} is not what its record and events say; "
+                "run `mvc rebuild`"
+            )
             self._problems.append(Problem("history", f"history/{row['run']}", text, (identity,)))
-        if not self._layout.runs.has(record["run"]["id"]):
-            text = f"the record of the run {row['run']} is missing: its code and environment are not known"
-            self._problems.append(Problem("missing", f"runs/{record['run']['id']}", text, (identity,)))
-        for parent in row["parents"]:
-            if parent["id"] == identity or (
-                parent["id"] not in ids and not self._layout.versions.has(parent["id"])
-            ):
+        for parent in told["parents"]:
+            if parent["id"] not in known and not self._layout.versions.has(parent["id"]):
                 text = f"the parent {parent['id'][:12]} of {row['run']}/{row['number']} is not in the store"
                 self._problems.append(Problem("lineage", f"versions/{identity}", text, (identity,)))
+        self._collect_run(record, identity)
         self._collect(row)
+
+    def _collect_run(self, record: Mapping[str, Any], identity: str) -> None:
+        run = record["run"]["id"]
+        if run not in self._runs:
+            try:
+                self._runs[run] = self._layout.runs.read(run)
+            except (MVCError, OSError) as error:
+                self._runs[run] = {}
+                text = f"{error}; code and environment of the run {record['run']['label']} are not known"
+                kind = "missing" if isinstance(error, MissingObject) else "record"
+                self._problems.append(Problem(kind, f"runs/{run}", text, (identity,)))
+        code = self._runs[run].get("code")
+        if isinstance(code, dict) and isinstance(code.get("patch"), str):
+            self._use(code["patch"], ".patch", identity, "code patch")
 
     def _collect(self, row: Row) -> None:
         gone = {each["what"] for each in row["pruned"]}
-        for told in row["data"].values():
+        measured = [told for each in row["evaluations"] for told in each["data"].values()]
+        for told in [*row["data"].values(), *measured]:
             if told.get("listing"):
                 self._use(told["listing"], ".jsonl", row["id"], "data listing")
         if "weights" in gone:
@@ -183,12 +225,23 @@ class Verifier:
             self._problems.append(Problem(kind, f"manifests/{digest}", str(error), (identity,)))
             return
         for entry in self._manifests[digest].entries:
-            self._use(entry.object, ".safetensors", identity, prefix + entry.name)
+            self._use(entry.object, ".safetensors", identity, f"{prefix}{entry.name}")
+            self._forms[entry.object, entry.digest] = (entry.dtype, entry.shape)
 
     def _use(self, digest: str, suffix: Suffix, identity: str, tensor: str) -> None:
         self._users.setdefault((digest, suffix), []).append((identity, tensor))
 
-    def _check_object(self, file: tuple[str, Suffix]) -> int:
+    def _check_presence(self, file: File) -> int:
+        try:
+            if self._layout.objects.size_of(*file) is None:
+                self._bad[file] = ("missing", "is missing")
+            elif file[1] == ".safetensors" and not looks_whole(self._layout, file[0]):
+                self._bad[file] = ("damaged", "is damaged")
+        except (MVCError, OSError) as error:
+            self._bad[file] = ("unreadable", f"cannot be read ({error})")
+        return 0
+
+    def _check_bytes(self, file: File) -> int:
         digest, suffix = file
         try:
             data = self._layout.objects.read(digest, suffix)
@@ -196,41 +249,49 @@ class Verifier:
                 self._check_tensors(digest, data)
             return len(data)
         except MissingObject:
-            self._blame_object("missing", digest, suffix, "is missing")
+            self._bad[file] = ("missing", "is missing")
         except CorruptObject:
-            self._layout.objects.set_aside(digest, suffix, f"{digest}{suffix}.damaged")
-            self._blame_object("damaged", digest, suffix, "is damaged; it was moved aside as .damaged")
+            self._bad[file] = ("damaged", "is damaged")
         except (MVCError, OSError) as error:
-            self._blame_object("damaged", digest, suffix, f"cannot be read ({error})")
+            self._bad[file] = ("unreadable", f"cannot be read ({error})")
         return 0
 
     def _check_tensors(self, digest: str, data: memoryview) -> None:
-        """Hash the tensors of a pack: its name says that it is what was written, not that the digests are true."""
+        """Hash the tensors of a pack: its name says what was written, not that the keys in it are true."""
         what = f"objects/{digest}"
         for key, place in parse_header(data, len(data), what=what).items():
-            if key == SINGLE:
+            form = self._forms.get((digest, key))
+            if key == SINGLE or form is None:
                 continue
-            form = next(
-                (
-                    (entry.dtype, entry.shape)
-                    for manifest in self._manifests.values()
-                    for entry in manifest.entries
-                    if entry.object == digest and entry.digest == key
-                ),
-                None,
-            )
-            if form is not None and tensor_at(data, place, *form, what=what).digest() != key:
+            if tensor_at(data, place, *form, what=what).digest() != key:
                 raise CorruptObject(f"{what} has a tensor that is not what its key says")
 
-    def _blame_object(self, kind: str, digest: str, suffix: str, text: str) -> None:
-        users = self._users[digest, suffix]  # type: ignore[index]
+    def _set_aside(self, file: File) -> str:
+        """Move a damaged object out of the way, where this may be done; tell what was done."""
+        name = f"{file[0]}{file[1]}.damaged"
+        try:
+            self._layout.make_staging()
+            with self._layout.lock("moving a damaged object aside"):
+                self._layout.new_epoch()  # a save that goes on may rely on it
+                self._layout.objects.set_aside(*file, name)
+        except (MVCError, OSError) as error:
+            return f" and could not be moved aside ({error})"
+        return f"; it was moved aside as {name}"
+
+    def _blame(self, kind: str, file: File, text: str) -> None:
+        digest, suffix = file
+        users = self._users[file]
         versions = tuple(dict.fromkeys(identity for identity, _ in users))
         tensors = tuple(dict.fromkeys(name for _, name in users))[:_SHOWN]
-        hint = "saving the same tensors again heals it"
         what = f"objects/{digest[:2]}/{digest}{suffix}"
-        self._problems.append(Problem(kind, what, f"{what} {text}; {hint}", versions, tensors))
+        hint = "" if suffix in (".jsonl", ".patch") else "; saving the same tensors again heals it"
+        self._problems.append(Problem(kind, what, f"{what} {text}{hint}", versions, tensors))
 
     def _check_aliases(self, ids: set[str]) -> None:
+        if not files.exists(self._layout.aliases_path):
+            text = "aliases.json is missing; run `mvc rebuild`"
+            self._problems.append(Problem("history", "aliases.json", text))
+            return
         table = AliasTable(self._layout.aliases_path, self._layout.staging)
         try:
             for name, identity in table.current().items():

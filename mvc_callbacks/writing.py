@@ -6,19 +6,28 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mvc_callbacks.errors import CorruptRecord, MissingObject, UnsafeFile, UnsupportedFormat
+from mvc_callbacks import files
+from mvc_callbacks.errors import (
+    CorruptObject,
+    CorruptRecord,
+    MissingObject,
+    UnsafeFile,
+    UnsupportedFormat,
+)
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Entry, Manifest
-from mvc_callbacks.packs import pack_header
+from mvc_callbacks.packs import SINGLE, pack_header, parse_header
 from mvc_callbacks.tensors import State, Tensor, weights_digest
 
-__all__ = ["Written", "write_state"]
+__all__ = ["Written", "is_whole", "looks_whole", "write_state"]
 
-# From here on a tensor is an object of its own. Measured: below, the file's own costs outweigh what sharing saves.
+# From here on a tensor is an object of its own. Measured: below, the file's own costs outweigh what sharing
+# saves.
 LARGE = 4 * 1024 * 1024
 _BATCH = 64
+_LARGEST_PACK = 50_000  # tensors; readers accept twice as many
 _THREADS = max(2, min(8, os.cpu_count() or 2))
 
 
@@ -29,12 +38,10 @@ class Written:
     Attributes:
         manifest: Where its tensors lie.
         bytes: Bytes of objects that were not there before.
-        reused: Objects that were there before.
     """
 
     manifest: Manifest
     bytes: int = 0
-    reused: set[str] = field(default_factory=set)
 
 
 def write_state(layout: Layout, state: State, previous: Manifest | None) -> Written:
@@ -43,8 +50,8 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
     Args:
         layout: The store.
         state: Named tensors.
-        previous: The state that the run's last version had here: its small tensors are referred to where they lie,
-            and its manifest may be the base of this one's.
+        previous: The state that the run's last version had here: its small tensors are referred to where they
+            lie, and its manifest may be the base of this one's.
 
     Returns:
         What was written.
@@ -58,34 +65,31 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
         shapes = ((name, tensor.dtype, tensor.shape, named[name]) for name, tensor in state.tensors.items())
         digest = weights_digest(shapes)
         existing = _existing(layout, digest)
-        place = _known_places(layout, (existing, previous), by_digest)
+        place = _known_places(layout, (existing, previous), by_digest, pool)
         written = Written(Manifest(digest, ()))
         large = [each for each, tensor in by_digest.items() if tensor.nbytes >= LARGE and each not in place]
         packs = list(_packs(state, named, by_digest, place))
-        fresh = set()
         puts = [pool.submit(_put_one, layout, each, by_digest[each]) for each in large]
         puts += [
             pool.submit(layout.objects.put, name, chunks, sum(map(len, chunks))) for name, _, chunks in packs
         ]
-        for name, put in zip([*large, *(name for name, _, _ in packs)], puts, strict=True):
-            size = put.result()
-            written.bytes += size
-            if size:
-                fresh.add(name)
+        sizes = [put.result() for put in puts]
+        written.bytes = sum(sizes)
     place.update({each: each for each in large})
     place.update({key: name for name, keys, _ in packs for key in keys})
-    layout.objects.sync(fresh)
-    written.manifest = Manifest(
-        digest,
-        tuple(
-            Entry(name, tensor.dtype, tensor.shape, named[name], place[named[name]], state.labels.get(name))
-            for name, tensor in state.tensors.items()
-        ),
+    entries = tuple(
+        Entry(name, tensor.dtype, tensor.shape, named[name], place[named[name]], state.labels.get(name))
+        for name, tensor in state.tensors.items()
     )
-    written.reused = set(written.manifest.objects - fresh)
-    if existing is not None and not large and not packs:
+    written.manifest = Manifest(digest, entries, None if existing is None else existing.base)
+    # Another run may have written an object a moment ago and not have made its name durable yet. What this
+    # run's last version relies on is durable, but for what was healed just now.
+    known = previous.objects if previous is not None else frozenset()
+    stored = [*large, *(name for name, _, _ in packs)]
+    fresh = {name for name, size in zip(stored, sizes, strict=True) if size}
+    layout.objects.sync((written.manifest.objects - known) | fresh)
+    if existing is not None and all(place[entry.digest] == entry.object for entry in existing.entries):
         layout.manifests.sync(digest)
-        written.manifest = Manifest(digest, written.manifest.entries, existing.base)
     else:
         # A manifest that others may refer to is never made to refer to a third.
         base = None if existing is not None else _base(layout, previous)
@@ -121,16 +125,41 @@ def _existing(layout: Layout, digest: str) -> Manifest | None:
 
 
 def _known_places(
-    layout: Layout, manifests: Iterable[Manifest | None], by_digest: Mapping[str, Tensor]
+    layout: Layout,
+    manifests: Iterable[Manifest | None],
+    by_digest: Mapping[str, Tensor],
+    pool: ThreadPoolExecutor,
 ) -> dict[str, str]:
     """Tell where tensors of the state lie already, by the same state elsewhere or the run's last version."""
-    known: dict[str, str] = {}
+    known: dict[str, list[str]] = {}
     for manifest in manifests:
         for entry in manifest.entries if manifest is not None else ():
             if entry.digest in by_digest:
-                known.setdefault(entry.digest, entry.object)
-    there = {place: layout.objects.is_there(place) for place in set(known.values())}
-    return {digest: place for digest, place in known.items() if there[place]}
+                known.setdefault(entry.digest, []).append(entry.object)
+    places = list({place for each in known.values() for place in each})
+    whole = dict(zip(places, pool.map(lambda place: looks_whole(layout, place), places), strict=True))
+    found = {digest: next((place for place in each if whole[place]), None) for digest, each in known.items()}
+    return {digest: place for digest, place in found.items() if place is not None}
+
+
+def looks_whole(layout: Layout, digest: str) -> bool:
+    """Tell whether an object of tensors is there and as long as its header says; its bytes are not hashed.
+
+    A file that was cut, emptied or zeroed is none: the next save of its tensors heals it.
+    """
+    path = layout.objects.path_of(digest)
+    try:
+        data = files.map_file(path)
+        entries = parse_header(data, len(data), what=str(path))
+    except (MissingObject, UnsafeFile, CorruptObject):
+        return False
+    return SINGLE not in entries or len(entries) == 1
+
+
+def is_whole(layout: Layout, digest: str) -> bool:
+    """Tell whether the manifest of a state can be read, and every object that it names be opened."""
+    manifest = _existing(layout, digest)
+    return manifest is not None and all(looks_whole(layout, each) for each in manifest.objects)
 
 
 def _put_one(layout: Layout, digest: str, tensor: Tensor) -> int:
@@ -152,19 +181,29 @@ def _packs(
             and digest not in taken
             and state.groups.get(name, "train") == group
         }
-        if not keys:
-            continue
         taken |= keys
-        header, ordered = pack_header((key, by_digest[key]) for key in keys)
-        chunks: list[bytes | memoryview] = [header, *(tensor.data for _, tensor in ordered)]
-        digest = hashlib.sha256()
-        for chunk in chunks:
-            digest.update(chunk)
-        yield digest.hexdigest(), sorted(keys), chunks
+        ordered = sorted(keys)
+        for at in range(0, len(ordered), _LARGEST_PACK):
+            yield _pack(ordered[at : at + _LARGEST_PACK], by_digest)
+
+
+def _pack(
+    keys: list[str], by_digest: Mapping[str, Tensor]
+) -> tuple[str, list[str], list[bytes | memoryview]]:
+    header, ordered = pack_header((key, by_digest[key]) for key in keys)
+    chunks: list[bytes | memoryview] = [header, *(tensor.data for _, tensor in ordered)]
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest(), keys, chunks
 
 
 def _base(layout: Layout, previous: Manifest | None) -> Manifest | None:
-    """Return the manifest that a new one may refer to: the last version's, or the one which that refers to."""
-    if previous is None or previous.base is None:
-        return previous
-    return layout.manifests.read(previous.base)
+    """Return the manifest that a new one may refer to: the last version's, or the one which that refers to.
+
+    Either may have gone with its version, when that was pruned; then there is none.
+    """
+    if previous is None:
+        return None
+    base = _existing(layout, previous.base or previous.digest)
+    return base if base is not None and base.base is None else None
