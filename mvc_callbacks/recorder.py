@@ -248,8 +248,8 @@ class Recorder:
         if needed > free:
             warnings.warn(
                 f"about {planned} versions need up to {needed / 1e9:.1f} GB, and {place} has "
-                f"{free / 1e9:.1f} GB free (tensors that do not change are stored once, which may save some of "
-                "it): keep fewer with save_top_k, save less often, or choose another store=",
+                f"{free / 1e9:.1f} GB free (tensors that do not change are stored once, which may save some "
+                "of it): keep fewer with save_top_k, save less often, or choose another store=",
                 MVCWarning,
                 stacklevel=2,
             )
