@@ -79,7 +79,7 @@ def main() -> None:
     model = restore_version("best", lambda hidden, lr: make_model(hidden), store=store)
     measured = accuracy(model, *load(data["val"]))
     print(f"best is {best.run}/{best.number}: recorded {best.metrics['val_acc']!r}, measured {measured!r}")
-    print(f"trained on {best.data['train'].how}, fingerprint {best.data['train'].digest[:12]}")
+    print(f"trained on {data['train'].name}, fingerprint {best.data['train'].digest[:12]}")
     print(f"store: {store.path}")
 
 
