@@ -13,6 +13,7 @@ __all__ = [
     "MVCError",
     "MVCWarning",
     "Misconfigured",
+    "MissingFramework",
     "MissingHyperparameters",
     "MissingObject",
     "PrunedVersion",
@@ -92,6 +93,10 @@ class PrunedVersion(MVCError, LookupError):
 
 class IncompatibleModel(MVCError, ValueError):
     """Names, shapes or dtypes of a model and a version differ; nothing was assigned."""
+
+
+class MissingFramework(MVCError, ImportError):
+    """A framework, or the backend that it needs, is not installed."""
 
 
 class MissingHyperparameters(MVCError, ValueError):

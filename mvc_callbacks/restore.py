@@ -78,7 +78,7 @@ def restore_version(
             encoder from a version of the whole model.
         cast: Allow the weights to be converted to the model's dtypes.
         overrides: Hyperparameters that replace recorded ones, or supply what could not be recorded.
-        training_state: Also put back optimizers and random state, where the framework allows that outside of ``fit``.
+        training_state: Also put back the optimizer (Keras; with Lightning, ``fit`` does that).
         verify: Hash everything that is read; ``False`` trusts the disk.
 
     Returns:
@@ -94,17 +94,26 @@ def restore_version(
         Misconfigured: If an argument cannot work; the message says what to use.
     """
     version, opened = _find(ref, store)
-    built = not _is_model(model)
-    if built:
-        if not callable(model):
-            raise Misconfigured(
-                f"a model, a class or a factory is needed to restore into, not {type(model).__name__}"
-            )
-        model = build(model, version.details.record["hyperparameters"], overrides)
-        if not _is_model(model):
-            raise Misconfigured(f"the factory made {type(model).__name__}, which is not a torch.nn.Module")
+    of_keras = version.framework == "keras"
+    if built := not _is_model(model):
+        model = _build(model, version, overrides, of_keras=of_keras)
     elif overrides:
         raise Misconfigured("overrides= is for a class or a factory; this model is built already")
+    if _is_keras(model) or of_keras:
+        from mvc_callbacks import keras_restore
+
+        keras_restore.load(
+            opened,
+            version,
+            model,
+            strict=strict,
+            prefix=prefix,
+            cast=cast,
+            training_state=training_state,
+            verify=verify,
+        )
+        lineage.remember(model, version.id)
+        return model
     if training_state:
         raise Misconfigured(
             "a Lightning model's training state is put back by the Trainer: "
@@ -115,6 +124,21 @@ def restore_version(
     shared = load(opened, version, model, strict=strict, prefix=prefix, cast=cast, verify=verify, built=built)
     lineage.remember(model, version.id, shared)
     return model
+
+
+def _build(model: Any, version: Version, overrides: Mapping[str, Any] | None, *, of_keras: bool) -> Any:
+    if not callable(model):
+        raise Misconfigured(
+            f"a model, a class or a factory is needed to restore into, not {type(model).__name__}"
+        )
+    told = version.details.record["hyperparameters"]
+    # What a compiled Keras model told by itself (optimizer, loss, batch size) is asked for by no factory.
+    told = {name: each for name, each in told.items() if not of_keras or name == "given"}
+    made = build(model, told, overrides)
+    if not _is_model(made):
+        wanted = "keras.Model" if of_keras else "torch.nn.Module"
+        raise Misconfigured(f"the factory made {type(made).__name__}, which is not a {wanted}")
+    return made
 
 
 def _find(
@@ -131,4 +155,9 @@ def _find(
 def _is_model(model: Any) -> bool:
     """Tell whether this is a model already; modules are callable, so this is asked first."""
     torch = sys.modules.get("torch")  # who has a module has imported it
-    return torch is not None and isinstance(model, torch.nn.Module)
+    return _is_keras(model) or (torch is not None and isinstance(model, torch.nn.Module))
+
+
+def _is_keras(model: Any) -> bool:
+    keras = sys.modules.get("keras")
+    return keras is not None and hasattr(keras, "Model") and isinstance(model, keras.Model)

@@ -1,0 +1,51 @@
+"""The call of fit or evaluate that a hook runs in: Keras tells callbacks nothing of its arguments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["arguments_of"]
+
+_DEEPEST = 64
+_WANTED = (
+    "x",
+    "y",
+    "sample_weight",
+    "validation_data",
+    "validation_split",
+    "batch_size",
+    "validation_batch_size",
+    "callbacks",
+    "epochs",
+    "initial_epoch",
+    "steps_per_epoch",
+    "shuffle",
+)
+
+
+def arguments_of(model: Any, method: str) -> Mapping[str, Any] | None:
+    """Return the arguments of the call of a model's method that is running now.
+
+    Args:
+        model: A Keras model.
+        method: ``fit`` or ``evaluate``.
+
+    Returns:
+        Those of its arguments that are of interest, as Keras understood them (a validation split is made
+        already); None
+        where Keras' own method does not run, as in a training loop of one's own.
+    """
+    frame = sys._getframe(1)
+    for _ in range(_DEEPEST):
+        if frame is None:
+            return None
+        if (
+            frame.f_code.co_name == method
+            and frame.f_globals.get("__name__", "").startswith("keras.")
+            and frame.f_locals.get("self") is model
+        ):
+            return {name: frame.f_locals[name] for name in _WANTED if name in frame.f_locals}
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
