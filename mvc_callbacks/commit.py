@@ -54,6 +54,20 @@ class _Facts:
     more: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What was written of a snapshot; a tree by its digest and the bytes that were not there before."""
+
+    weights: Written
+    additions: tuple[str, int] | None = None
+    state: Written | None = None
+    tree: tuple[str, int] | None = None
+
+    @property
+    def trees(self) -> list[tuple[str, int]]:
+        return [each for each in (self.additions, self.tree) if each is not None]
+
+
 class Run:
     """One run, open for writing; not for several threads at once.
 
@@ -151,15 +165,15 @@ class Run:
             # Between a prune's new epoch and its removals nothing may be found that is about to go.
             seen = layout.shared().epoch
         self._tried = number
-        weights, state, tree = self._write(snapshot)
-        record_id, record = self._write_record(snapshot, told, number, weights, state, tree)
+        parts = self._write(snapshot)
+        record_id, record = self._write_record(snapshot, told, number, parts)
         for attempt in count():
             with layout.lock(f"adding a version to the run {self.label}"):
                 shared = layout.shared()
-                whole = shared.epoch == seen or self._is_whole(weights, state, tree)
+                whole = shared.epoch == seen or self._is_whole(parts)
                 if not whole and attempt == _PATIENCE:
                     # In here nobody prunes; outside, two runs might take turns for ever.
-                    weights, state, tree = self._write(snapshot)
+                    parts = self._write(snapshot)
                     whole = True
                 if whole:
                     record_id, record = self._in_order(record_id, record, shared)
@@ -167,39 +181,45 @@ class Run:
                     break
                 seen = shared.epoch
             # Somebody pruned meanwhile, and an object that was there before is gone: write it again.
-            weights, state, tree = self._write(snapshot)
+            parts = self._write(snapshot)
         self._number, self._sequence = number, record["sequence"]
         self._step = told.step
-        self._weights, self._state = weights.manifest, state.manifest if state is not None else self._state
+        self._weights = parts.weights.manifest
+        self._state = parts.state.manifest if parts.state is not None else self._state
         self.chain.append(record_id)
         return self._store.version_from(row_of(record_id, record))
 
-    def _write(self, snapshot: Snapshot) -> tuple[Written, Written | None, tuple[str, int] | None]:
+    def _write(self, snapshot: Snapshot) -> _Parts:
+        additions = None if snapshot.additions is None else self._put_tree(snapshot.additions)
         weights = write_state(self._layout, snapshot.weights, self._weights)
         if snapshot.tree is None:
-            return weights, None, None
-        data = encode(snapshot.tree)
+            return _Parts(weights, additions)
+        if snapshot.tree_tensors is None:
+            raise ValueError("a snapshot with a tree needs its tensors")
+        tree = self._put_tree(snapshot.tree)
+        return _Parts(weights, additions, write_state(self._layout, snapshot.tree_tensors, self._state), tree)
+
+    def _put_tree(self, tree: Any) -> tuple[str, int]:
+        """Store a tagged tree durably; return its digest and the bytes written."""
+        data = encode(tree)
         if len(data) > LIMIT:
             raise SaveFailed(
                 f"the training state without its tensors would have {len(data)} bytes, more than the {LIMIT} "
-                "that "
-                "are read again: keep large values in tensors, or out of the checkpoint"
+                "that are read again: keep large values in tensors, or out of the checkpoint"
             )
         digest = digest_of(data)
         size = self._layout.objects.put(digest, [data], len(data), ".json")
         self._layout.objects.sync([digest])
-        if snapshot.tree_tensors is None:
-            raise ValueError("a snapshot with a tree needs its tensors")
-        return weights, write_state(self._layout, snapshot.tree_tensors, self._state), (digest, size)
+        return digest, size
 
-    def _is_whole(self, weights: Written, state: Written | None, tree: tuple[str, int] | None) -> bool:
+    def _is_whole(self, parts: _Parts) -> bool:
         """Tell whether everything that the version relies on can still be opened."""
         layout = self._layout
         # Another run may have replaced a manifest: what the file says counts, not what was written.
         return (
-            is_whole(layout, weights.manifest.digest)
-            and (state is None or is_whole(layout, state.manifest.digest))
-            and (tree is None or layout.objects.size_of(tree[0], ".json") is not None)
+            is_whole(layout, parts.weights.manifest.digest)
+            and (parts.state is None or is_whole(layout, parts.state.manifest.digest))
+            and all(layout.objects.size_of(digest, ".json") is not None for digest, _ in parts.trees)
         )
 
     def _in_order(self, identity: str, record: dict[str, Any], shared: Shared) -> tuple[str, dict[str, Any]]:
@@ -217,11 +237,10 @@ class Run:
         snapshot: Snapshot,
         facts: _Facts,
         number: int,
-        weights: Written,
-        state: Written | None,
-        tree: tuple[str, int] | None,
+        parts: _Parts,
     ) -> tuple[str, dict[str, Any]]:
         layout = self._layout
+        weights, state, tree = parts.weights, parts.state, parts.tree
         if self._record is None:
             told = {
                 **self._tell(),
@@ -232,7 +251,7 @@ class Run:
             }
             self._record = layout.runs.write(told)
         nonfinite = snapshot.nonfinite()
-        stored = weights.bytes + (state.bytes if state else 0) + (tree[1] if tree else 0)
+        stored = weights.bytes + (state.bytes if state else 0) + sum(size for _, size in parts.trees)
         parents = facts.parents
         if parents is None:
             parents = (Parent(self.chain[-1], "run"),) if self.chain else ()
@@ -260,6 +279,7 @@ class Run:
                         stored_bytes=stored,
                         of=snapshot.weights_of,
                         nonfinite=nonfinite,
+                        additions=parts.additions[0] if parts.additions else None,
                     )
                 ),
                 "tied": [list(group) for group in snapshot.weights.tied],

@@ -191,6 +191,7 @@ def checkpoint_of(store: VersionStore, ref: str, *, for_fit: bool) -> dict[str, 
     weights = State(store.tensors(version.id), tied=tied)
     checkpoint = torch_state.rebuild(weights, store.extra(version.id), tree, tensors)
     if tree is None:
+        checkpoint.update(torch_state.to_torch(store.additions(version.id)))
         checkpoint.update(_bare(version))
     _drop_markers(checkpoint, f"{version.run}/{version.number}")
     return checkpoint

@@ -206,6 +206,7 @@ class Pruner:
             if "weights" in gone or (mine and deleted):
                 continue
             left -= left & self._known(row["weights"]["digest"]).objects
+            left.discard((row["weights"]["additions"], ".json"))
             if "state" not in gone and row["state"] is not None:
                 left -= left & self._known(row["state"]["digest"]).objects
                 left.discard((row["state"]["tree"], ".json"))
@@ -220,6 +221,8 @@ class Pruner:
                 continue
             with suppress(MissingObject, CorruptRecord):  # a sweep finds what is then left
                 found |= self._known(row["weights"]["digest"]).objects
+            if row["weights"]["additions"] is not None:
+                found.add((row["weights"]["additions"], ".json"))
             if "state" not in gone and row["state"] is not None:
                 found.add((row["state"]["tree"], ".json"))
                 with suppress(MissingObject, CorruptRecord):

@@ -171,6 +171,8 @@ class Rebuilder:
             return None
         try:
             read_state(self._layout, self._layout.manifests.read(row["weights"]["digest"]))
+            if row["weights"]["additions"] is not None:
+                read_tree(self._layout, row["weights"]["additions"])
             if row["state"] is not None and "state" not in gone:
                 read_state(self._layout, self._layout.manifests.read(row["state"]["digest"]))
                 read_tree(self._layout, row["state"]["tree"])

@@ -20,6 +20,8 @@ class Snapshot:
     Attributes:
         weights: The tensors of the state dict.
         extra: Name to tagged tree (see `tree`) of the state dict's other entries, such as ``_extra_state``.
+        additions: Tagged tree of what a module's own hook added to the checkpoint and will ask for when it is
+            built again; None where it added nothing, or so much that it is kept in ``tree`` alone.
         tree: Tagged tree of the rest of the training state, or None where there is none.
         tree_tensors: The tensors that `tree` refers to; None exactly when `tree` is None.
         untold: Paths of what could not be told, with its type.
@@ -30,6 +32,7 @@ class Snapshot:
 
     weights: State
     extra: Mapping[str, Any] = field(default_factory=dict)
+    additions: Any = None
     tree: Any = None
     tree_tensors: State | None = None
     untold: tuple[str, ...] = ()

@@ -334,6 +334,24 @@ class StoreReader:
         told = self._layout.versions.read(self._version(ref).id)["weights"].get("extra", {})
         return {name: decode(each, None) for name, each in told.items()}
 
+    def additions(self, ref: str | Version) -> dict[str, Any]:
+        """Return what the module's own hook added to a version's checkpoint; it stays as long as the weights.
+
+        Raises:
+            PrunedVersion: If the weights were pruned.
+            MissingObject: If the object is missing.
+            CorruptObject: If the object is damaged.
+        """
+        from mvc_callbacks.reading import read_tree
+        from mvc_callbacks.tree import decode
+
+        version = self._version(ref)
+        self._refuse_pruned(version, "weights")
+        if version.weights.additions is None:
+            return {}
+        told = read_tree(self._layout, version.weights.additions)
+        return {name: decode(each, None) for name, each in told.items()}
+
     def entries(self, ref: str | Version) -> dict[str, tuple[str, tuple[int, ...], str]]:
         """Return name to (dtype, shape, tensor digest) of a version's weights, without reading them.
 

@@ -1,4 +1,4 @@
-"""Loading a version's weights into a torch module: everything is compared first, then assigned, or nothing is."""
+"""Loading weights into a torch module: everything is compared first, then assigned, or nothing is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from mvc_callbacks.errors import IncompatibleModel, MVCError, MVCWarning
 from mvc_callbacks.store import VersionStore
@@ -20,6 +20,7 @@ from mvc_callbacks.versions import Version
 __all__ = ["load"]
 
 _SHOWN = 10
+_LAZY = (UninitializedBuffer, UninitializedParameter)
 _COMPILED = "_orig_mod"
 _WRAPPED = "module."
 
@@ -100,25 +101,18 @@ def _tell_module(store: VersionStore, version: Version, model: nn.Module) -> Non
     hook = getattr(type(model), "on_load_checkpoint", None)
     if hook is None or hook.__module__.partition(".")[0] in ("lightning", "pytorch_lightning"):
         return
-    from mvc_callbacks.torch_state import rebuild
-
-    checkpoint: dict[str, Any] = {
-        "state_dict": dict(saved),
-        "epoch": version.epoch,
-        "global_step": version.step,
-    }
-    if version.has_training_state:
-        tree, tensors = store.training_state(version)
-        checkpoint = {**rebuild({}, None, tree, tensors), "state_dict": dict(saved)}
+    told = {"epoch": version.epoch, "global_step": version.step, **to_torch(store.additions(version))}
+    tree, state = store.training_state(version) if version.has_training_state else (None, None)
+    checkpoint = {**told, **rebuild(store.tensors(version), store.extra(version), tree, state)}
     try:
-        model.on_load_checkpoint(checkpoint)  # type: ignore[operator]
+        hook(model, checkpoint)
     except KeyError as error:
         if version.has_training_state:
             raise
         raise IncompatibleModel(
-            f"{type(model).__name__}.on_load_checkpoint() asks for {error} of the checkpoint, which went with the training "
-            f"state of version {version.run}/{version.number}. Restore into an instance that has it already, or keep "
-            "the state of every version with keep_training_state='all'"
+            f"{type(model).__name__}.on_load_checkpoint() asks for {error} of the checkpoint, which "
+            f"went with the training state of version {version.run}/{version.number}. Restore into an instance that has it "
+            "already, or keep the state of every version with keep_training_state='all'"
         ) from error
 
 
@@ -173,7 +167,7 @@ def _difference(mine: Any, saved: Any, *, cast: bool) -> str | None:
     if not isinstance(mine, torch.Tensor) or not isinstance(saved, torch.Tensor):
         same = isinstance(mine, torch.Tensor) == isinstance(saved, torch.Tensor)
         return None if same else f"{type(saved).__name__} in the version, {type(mine).__name__} in the model"
-    if isinstance(mine, UninitializedTensorMixin):
+    if isinstance(mine, _LAZY):
         return None  # a lazy module takes its shape from what is loaded
     if mine.device.type == "meta":
         return "on the meta device in the model; materialise it first, for example with to_empty(device=...)"
@@ -214,7 +208,7 @@ def _assign(model: nn.Module, target: Mapping[str, Any], loaded: Mapping[str, An
     before = {
         name: target[name].detach().clone()
         for name in loaded
-        if isinstance(target[name], torch.Tensor) and not isinstance(target[name], UninitializedTensorMixin)
+        if isinstance(target[name], torch.Tensor) and not isinstance(target[name], _LAZY)
     }
     try:
         model.load_state_dict(dict(loaded), strict=False)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mvc_callbacks import tree as trees
+from mvc_callbacks.canonical import encode
 from mvc_callbacks.errors import CorruptRecord, UnsupportedTensor
 from mvc_callbacks.snapshot import Snapshot, WeightsOf
 from mvc_callbacks.tensors import State, Tensor
@@ -20,6 +21,28 @@ __all__ = ["StagingBuffers", "rebuild", "snapshot", "to_torch"]
 
 _WEIGHTS = "state_dict"
 _AVERAGING = ("averaging_state", "current_model_state")  # lightning.pytorch.callbacks.WeightAveraging
+# What Lightning itself puts into a checkpoint, and any precision plugin's state is under its class's name.
+_LIGHTNING = {
+    "callbacks",
+    "datamodule_hparams_name",
+    "datamodule_hparams_type",
+    "datamodule_hyper_parameters",
+    "epoch",
+    "global_step",
+    "hparams_name",
+    "hparams_type",
+    "hyper_parameters",
+    "loops",
+    "lr_schedulers",
+    "mvc_callbacks",
+    "native_amp_scaling_state",
+    "optimizer_states",
+    "pytorch-lightning_version",
+    _WEIGHTS,
+    *_AVERAGING,
+}
+_LARGEST_ADDITION = 4 * 1024 * 1024
+_SMALL = 64 * 1024
 _ORDINARY = {"version": 1}  # what torch notes of every module that says nothing else
 
 
@@ -53,6 +76,7 @@ def snapshot(
     tensors, others = _split(weights)
     extra, untold = _encode_others(others, masked)
     rest = _encode_rest(checkpoint, masked) if len(checkpoint) > 1 else None
+    additions = _encode_additions(checkpoint, masked)
 
     staging = Staging()
     places = {name: staging.add(tensor, name) for name, tensor in tensors.items()}
@@ -72,6 +96,7 @@ def snapshot(
     return Snapshot(
         weights=State(_pick(taken, places), _groups(tensors, module), {}, _tied(places)),
         extra=extra,
+        additions=additions,
         tree=None if rest is None else rest.json,
         tree_tensors=None
         if rest is None
@@ -165,6 +190,31 @@ def _encode_others(
         told[name] = encoded.json
         untold += [f"{_WEIGHTS}.{name}{'' if each.startswith(':') else '.'}{each}" for each in encoded.untold]
     return told, untold
+
+
+def _encode_additions(
+    checkpoint: Mapping[str, Any], masked: Callable[[str, str, Any], bool] | None
+) -> dict[str, Any] | None:
+    """Tell what a module's ``on_save_checkpoint`` added: its ``on_load_checkpoint`` asks for it, also years later."""
+    if "pytorch-lightning_version" not in checkpoint:
+        return None
+    own = {
+        name: value
+        for name, value in checkpoint.items()
+        if name not in _LIGHTNING and _bytes_in(value) <= _SMALL
+    }
+    told, _ = _encode_others(own, masked)
+    kept = {name: each for name, each in told.items() if len(encode(each)) <= _LARGEST_ADDITION}
+    return kept or None
+
+
+def _bytes_in(value: Any) -> int:
+    """Return the bytes of the tensors in a value, at any depth of plain containers."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(_bytes_in(each) for each in value.values())
+    return sum(_bytes_in(each) for each in value) if type(value) in (list, tuple) else 0
 
 
 def _is_kept(value: Any) -> bool:

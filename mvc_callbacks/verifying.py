@@ -212,6 +212,8 @@ class Verifier:
         if "weights" in gone:
             return
         self._collect_state(row["weights"]["digest"], row["id"], "")
+        if row["weights"]["additions"] is not None:
+            self._use(row["weights"]["additions"], ".json", row["id"], "the module's additions")
         if row["state"] is not None and "state" not in gone:
             self._use(row["state"]["tree"], ".json", row["id"], "training state")
             self._collect_state(row["state"]["digest"], row["id"], "training state: ")

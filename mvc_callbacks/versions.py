@@ -111,6 +111,7 @@ class Weights:
         stored_bytes: Bytes of objects that did not exist before this version was saved.
         of: What the weights are: ``training``, or ``average`` where an averaging callback put its own there.
         nonfinite: Whether any tensor holds NaN or Inf.
+        additions: SHA-256 of the object with what the module's own hook added to the checkpoint, or None.
     """
 
     digest: str
@@ -119,6 +120,7 @@ class Weights:
     stored_bytes: int
     of: str = "training"
     nonfinite: bool = False
+    additions: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

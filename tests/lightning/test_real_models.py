@@ -141,3 +141,32 @@ def test_a_compiled_submodule_restores_into_one_that_is_not(store: VersionStore)
     trainer_of(VersionCheckpoint(store.path), max_epochs=1).fit(compiled)
     plain: Any = restore_version("latest", MODELS["Compiled"], store=store, overrides={"compiled": False})
     assert torch.equal(plain.body.weight, compiled.body._orig_mod.weight)
+
+
+class WithVocabulary(Recurrent):
+    """What people put into a checkpoint beside the weights, and cannot load without."""
+
+    vocabulary: Any = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["vocabulary"] = {"the": 0, "a": 1, "size": (2, torch.tensor([1.5]))}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.vocabulary = checkpoint["vocabulary"]
+
+
+def test_what_a_modules_own_hook_added_comes_back_also_after_the_training_state_went(
+    store: VersionStore,
+) -> None:
+    trainer_of(VersionCheckpoint(store.path, keep_training_state=1), max_epochs=3).fit(WithVocabulary())
+    first = store.versions()[0]
+    assert not first.has_training_state
+    expected = {"the": 0, "a": 1, "size": (2, torch.tensor([1.5]))}
+    assert restore_version(first, WithVocabulary, store=store).vocabulary == expected
+    loaded = WithVocabulary.load_from_checkpoint(f"mvc://{store.path}@{first.id}")
+    assert loaded.vocabulary == expected
+    # It is one object for all versions, and goes with the last weights that need it.
+    additions = {each.weights.additions for each in store.versions()}
+    assert len(additions) == 1
+    store.prune(*[each.id for each in store.versions()])
+    assert not list(store.path.rglob("objects/*/*.json"))
