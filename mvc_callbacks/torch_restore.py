@@ -110,9 +110,9 @@ def _tell_module(store: VersionStore, version: Version, model: nn.Module) -> Non
         if version.has_training_state:
             raise
         raise IncompatibleModel(
-            f"{type(model).__name__}.on_load_checkpoint() asks for {error} of the checkpoint, which "
-            f"went with the training state of version {version.run}/{version.number}. Restore into an instance that has it "
-            "already, or keep the state of every version with keep_training_state='all'"
+            f"{type(model).__name__}.on_load_checkpoint() asks for {error} of the checkpoint, which went with "
+            f"the training state of version {version.run}/{version.number}. Restore into an instance that has "
+            "it already, or keep the state of every version with keep_training_state='all'"
         ) from error
 
 

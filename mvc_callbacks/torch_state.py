@@ -195,7 +195,7 @@ def _encode_others(
 def _encode_additions(
     checkpoint: Mapping[str, Any], masked: Callable[[str, str, Any], bool] | None
 ) -> dict[str, Any] | None:
-    """Tell what a module's ``on_save_checkpoint`` added: its ``on_load_checkpoint`` asks for it, also years later."""
+    """Tell what a module's ``on_save_checkpoint`` added: its other hook asks for it, also years later."""
     if "pytorch-lightning_version" not in checkpoint:
         return None
     own = {
