@@ -80,10 +80,10 @@ class Session:
 
     def begin(self, module: Any) -> None:
         """Find out, beside training, what the run begins from and what it stands on."""
-        known = lineage.origin(module)
+        known = lineage.parents(module)
         lineage.forget(module)  # from here on, training makes it something else
         state_dict = None
-        if self.loaded is None and known is None:
+        if self.loaded is None and not known:
             state_dict = (
                 self.trainer.strategy.lightning_module_state_dict()
             )  # every rank: it may be a collective
@@ -95,8 +95,8 @@ class Session:
             self.recorder.resume(self.resumed)
         elif self.loaded is not None:
             self.recorder.came_from(self.loaded)
-        elif known is not None:
-            self.recorder.parents = (known.parent(),)
+        elif known:
+            self.recorder.parents = known
         elif state_dict is not None and self.store.exists():
             self._find_parent(module, state_dict)
 

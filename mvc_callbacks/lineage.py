@@ -15,7 +15,7 @@ from mvc_callbacks.versions import Parent
 if TYPE_CHECKING:
     from mvc_callbacks.store import RunInfo, VersionStore
 
-__all__ = ["Origin", "by_content", "forget", "origin", "remember"]
+__all__ = ["Origin", "by_content", "forget", "origin", "parents", "remember"]
 
 NEWEST_RUNS = 32
 TELLING_BYTES = 64  # a smaller tensor is the same in models that have nothing to do with each other
@@ -63,9 +63,36 @@ def origin(model: object) -> Origin | None:
     return found[1] if found is not None and found[0]() is model else None
 
 
+def parents(model: object) -> tuple[Parent, ...]:
+    """Return the versions that an object, or submodules of it, were restored from.
+
+    Args:
+        model: A model; submodules are looked at where it has torch's ``modules`` and ``state_dict``.
+
+    Returns:
+        One parent for the whole object; else one for each version that a part came from, with ``shared`` counting
+        the part's tensors against the whole's.
+    """
+    whole = origin(model)
+    if whole is not None:
+        return (whole.parent(),)
+    found: dict[str, int] = {}
+    for part in _parts(model):
+        known = origin(part)
+        if known is not None:
+            found[known.id] = found.get(known.id, 0) + len(part.state_dict())
+    total = len(model.state_dict()) if found else 0  # type: ignore[attr-defined]
+    return tuple(Parent(each, "restore", f"{count}/{total}") for each, count in found.items())
+
+
+def _parts(model: object) -> Iterable[Any]:
+    return model.modules() if hasattr(model, "modules") and hasattr(model, "state_dict") else ()
+
+
 def forget(model: object) -> None:
-    """Forget where an object's weights came from, as training changes them."""
-    _origins.pop(id(model), None)
+    """Forget where the weights of an object and its submodules came from, as training changes them."""
+    for each in (model, *_parts(model)):
+        _origins.pop(id(each), None)
 
 
 def by_content(store: VersionStore, weights: State) -> Parent | None:

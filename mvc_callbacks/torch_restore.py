@@ -110,8 +110,8 @@ def _tell_module(store: VersionStore, version: Version, model: nn.Module) -> Non
         if version.has_training_state:
             raise
         raise IncompatibleModel(
-            f"{type(model).__name__}.on_load_checkpoint() asks for {error} of the checkpoint, which went with "
-            f"the training state of version {version.run}/{version.number}. Restore into an instance that has "
+            f"{type(model).__name__}.on_load_checkpoint() asks for {error} of the checkpoint, which went "
+            f"with the training state of {version.run}/{version.number}. Restore into an instance that has "
             "it already, or keep the state of every version with keep_training_state='all'"
         ) from error
 

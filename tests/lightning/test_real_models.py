@@ -170,3 +170,14 @@ def test_what_a_modules_own_hook_added_comes_back_also_after_the_training_state_
     assert len(additions) == 1
     store.prune(*[each.id for each in store.versions()])
     assert not list(store.path.rglob("objects/*/*.json"))
+
+
+def test_a_run_on_restored_parts_names_the_version_of_each_part(store: VersionStore) -> None:
+    for run in ("first", "second"):
+        trainer_of(VersionCheckpoint(store.path, run=run), max_epochs=1).fit(Recurrent())
+    model = Recurrent()
+    restore_version("first", model.lstm, store=store, prefix="lstm.")
+    restore_version("second", model.head, store=store, prefix="head.")
+    trainer_of(VersionCheckpoint(store.path, run="third"), max_epochs=1).fit(model)
+    told = [(store.get(each.id).run, each.how, each.shared) for each in store.get("third").parents]
+    assert told == [("first", "restore", "16/18"), ("second", "restore", "2/18")]
