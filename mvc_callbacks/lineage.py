@@ -70,8 +70,8 @@ def parents(model: object) -> tuple[Parent, ...]:
         model: A model; submodules are looked at where it has torch's ``modules`` and ``state_dict``.
 
     Returns:
-        One parent for the whole object; else one for each version that a part came from, with ``shared`` counting
-        the part's tensors against the whole's.
+        One parent for the whole object; else one for each version that a part came from, with ``shared``
+        counting the part's tensors against the whole's.
     """
     whole = origin(model)
     if whole is not None:
