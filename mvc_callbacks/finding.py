@@ -209,7 +209,7 @@ def _warn_of_other_data(rows: list[Row], text: str) -> None:
             "comparable; `mvc log` and `mvc show` tell the fingerprints, and 'RUN/best' compares within one "
             "run",
             MVCWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

@@ -102,6 +102,9 @@ def parse_ref(text: str) -> Ref:
     if not isinstance(text, str):
         raise BadName(f"a ref is text, not {type(text).__name__}")
     base, up = _split_parents(text)
+    found = _best(base, text)  # first: metrics are often called 'val/loss'
+    if found is not None:
+        return Ref("best", metric=found[0], mode=found[1], up=up)
     run, slash, rest = base.partition("/")
     if slash:
         check = run if _NAME.fullmatch(run) else check_name(run, "run")
@@ -115,9 +118,6 @@ def parse_ref(text: str) -> Ref:
         raise BadName(f"{text!r:.100} is no ref: after 'run/' comes a number, 'latest' or 'best'")
     if base == "latest":
         return Ref("latest", up=up)
-    found = _best(base, text)
-    if found is not None:
-        return Ref("best", metric=found[0], mode=found[1], up=up)
     if _HEX.fullmatch(base):
         if not SHORTEST_PREFIX <= len(base) <= 64:
             raise BadName(f"{text!r:.100} is no ref: an id is given by {SHORTEST_PREFIX} to 64 hex digits")
