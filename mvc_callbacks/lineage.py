@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mvc_callbacks.errors import AmbiguousRef, PrunedVersion, UnknownRef
 from mvc_callbacks.tensors import State, Tensor, weights_digest
-from mvc_callbacks.versions import Parent
+from mvc_callbacks.versions import Parent, RunInfo
 
 if TYPE_CHECKING:
-    from mvc_callbacks.store import RunInfo, VersionStore
+    from mvc_callbacks.store import VersionStore
 
 __all__ = ["Origin", "by_content", "forget", "origin", "parents", "remember"]
 

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 from mvc_callbacks.aliases import AliasTable
@@ -17,11 +18,11 @@ from mvc_callbacks.rebuilding import Rebuilder, RebuildReport
 from mvc_callbacks.refs import check_name
 from mvc_callbacks.retention import choose
 from mvc_callbacks.rows import apply_event
-from mvc_callbacks.store_reader import RunInfo, StoreReader
+from mvc_callbacks.store_reader import StoreReader
 from mvc_callbacks.verifying import Report, Verifier
 from mvc_callbacks.versions import Fingerprint, Version
 
-__all__ = ["RunInfo", "VersionStore"]
+__all__ = ["VersionStore"]
 
 
 class VersionStore(StoreReader):
@@ -117,46 +118,23 @@ class VersionStore(StoreReader):
             UnsupportedTensor: If a tensor's bits cannot be kept.
             OSError: If the disk refuses.
         """
-        from mvc_callbacks import code, environment
-        from mvc_callbacks.hyperparameters import tell
-        from mvc_callbacks.torch_state import snapshot
-        from mvc_callbacks.versions import Monitor, Parent
+        from mvc_callbacks import loop
 
-        parents = (Parent(self.get(parent).id, "declared"),) if parent is not None else None
         if run not in self._open:
-            self._layout.open_for_writing()
-            captured = code.capture(exclude=[self.path])
-            facts = {**captured.facts, "patch": self.put_patch(captured.patch) if captured.patch else None}
-            told = {"code": facts, "environment": environment.capture()}
-            self._open[run] = self.open_run(run, framework="torch", record=told)
-        return self._open[run].commit(
-            snapshot(
-                {"state_dict": dict(state_dict), **(training_state or {})},
-                module=None,
-                copy=False,
-                buffers=None,
-            ),
+            self._open[run] = loop.begin(self, run)
+        return loop.commit(
+            self,
+            self._open[run],
+            state_dict,
+            training_state,
+            metrics=metrics,
+            hyperparameters=hyperparameters,
+            data=data,
+            parent=parent,
             epoch=epoch,
             step=step,
-            metrics={name: float(value) for name, value in (metrics or {}).items()},
-            monitor=Monitor(*monitor) if monitor else None,
-            parents=parents,
-            hyperparameters=tell({"given": hyperparameters or {}}),
-            data=self._fingerprints(data),
+            monitor=monitor,
         )
-
-    def _fingerprints(self, data: Any) -> dict[str, Fingerprint]:
-        if data is None:
-            return {}
-        from mvc_callbacks.fingerprint import plan
-
-        found = {}
-        for name, source in data.items() if isinstance(data, Mapping) else [("train", data)]:
-            computed = plan(source, declared=True).compute()
-            found[name] = computed.fingerprint
-            if computed.listing is not None:
-                self.put_listing(computed.listing)
-        return found
 
     def put_listing(self, chunks: Iterable[bytes]) -> str:
         """Store the listing of a fingerprint; return its digest."""
@@ -353,13 +331,8 @@ class VersionStore(StoreReader):
         if dry_run or refs:
             return report
         swept = self._pruner.sweep()
-        return PruneReport(
-            report.versions,
-            report.objects + swept.objects,
-            report.freed_bytes + swept.freed_bytes,
-            False,
-            report.kept,
-        )
+        freed = report.freed_bytes + swept.freed_bytes
+        return replace(report, objects=report.objects + swept.objects, freed_bytes=freed)
 
     def prune_ids(self, ids: Iterable[str], *, what: Literal["weights", "state"], policy: str) -> PruneReport:
         """Remove weights or state of versions given by full id; the way of policies in callbacks."""
@@ -388,7 +361,7 @@ class VersionStore(StoreReader):
         kept = tuple(
             (row["id"], f"the alias {named[row['id']]} points to it") for row in rows if row["id"] in named
         )
-        return PruneReport(report.versions, report.objects, report.freed_bytes, dry_run, kept)
+        return replace(report, kept=kept)
 
     def delete_run(self, label: str) -> PruneReport:
         """Remove a run with the records of its versions; a rebuild does not bring it back.

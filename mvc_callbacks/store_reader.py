@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,47 +21,16 @@ from mvc_callbacks.finding import Finder, order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, default_path
 from mvc_callbacks.rows import version_of
-from mvc_callbacks.versions import AliasMove, Details, Version
+from mvc_callbacks.versions import AliasMove, Details, RunInfo, Version
 
 if TYPE_CHECKING:
     from mvc_callbacks.diff import Difference
     from mvc_callbacks.manifests import Manifest
     from mvc_callbacks.tensors import Tensor
 
-__all__ = ["RunInfo", "StoreReader"]
+__all__ = ["StoreReader"]
 
 _SHOWN = 8
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """One line about a run.
-
-    Attributes:
-        label: Its label.
-        base: The label that was asked for; several runs may share it.
-        created: When, UTC ISO-8601.
-        versions: Number of versions.
-        framework: Of its newest version.
-        resumes: Id of the version that it was resumed from, or None.
-        stored_bytes: Bytes that its versions added to the store when they were saved.
-        first: Id of its first version.
-        last: Id of its newest version.
-    """
-
-    label: str
-    base: str
-    created: str
-    versions: int
-    framework: str
-    resumes: str | None
-    stored_bytes: int
-    first: str
-    last: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Tell the run as plain JSON values."""
-        return asdict(self)
 
 
 class StoreReader:

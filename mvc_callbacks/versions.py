@@ -15,6 +15,7 @@ __all__ = [
     "Monitor",
     "Parent",
     "Pruned",
+    "RunInfo",
     "TrainingState",
     "Version",
     "Weights",
@@ -121,6 +122,37 @@ class Weights:
     of: str = "training"
     nonfinite: bool = False
     additions: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One line about a run.
+
+    Attributes:
+        label: Its label.
+        base: The label that was asked for; several runs may share it.
+        created: When, UTC ISO-8601.
+        versions: Number of versions.
+        framework: Of its newest version.
+        resumes: Id of the version that it was resumed from, or None.
+        stored_bytes: Bytes that its versions added to the store when they were saved.
+        first: Id of its first version.
+        last: Id of its newest version.
+    """
+
+    label: str
+    base: str
+    created: str
+    versions: int
+    framework: str
+    resumes: str | None
+    stored_bytes: int
+    first: str
+    last: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tell the run as plain JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
