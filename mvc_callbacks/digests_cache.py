@@ -33,6 +33,13 @@ CREATE TABLE IF NOT EXISTS digests (
     PRIMARY KEY (folder, name)
 ) WITHOUT ROWID
 """
+_LISTINGS = """
+CREATE TABLE IF NOT EXISTS listings (
+    stamp BLOB NOT NULL PRIMARY KEY, used INTEGER NOT NULL, files INTEGER NOT NULL, size INTEGER NOT NULL,
+    digest BLOB NOT NULL, listing BLOB NOT NULL
+)
+"""
+_LISTINGS_KEPT = 20
 
 
 def cache_folder(name: str) -> Path:
@@ -63,6 +70,7 @@ class DigestsCache:
             self._database = sqlite3.connect(path, timeout=2.0, isolation_level=None)
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(_TABLE)
+            self._database.execute(_LISTINGS)
         except (sqlite3.Error, OSError, RuntimeError) as error:  # RuntimeError: no home folder
             self._give_up(error)
 
@@ -76,6 +84,11 @@ class DigestsCache:
         if broken and self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()  # no database, or a damaged one: the next one starts afresh
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is remembered."""
+        return self._database is not None
 
     def look_up(self, found: Mapping[str, os.stat_result]) -> dict[str, str]:
         """Return the digests that are still true.
@@ -148,6 +161,45 @@ class DigestsCache:
             self._database.executemany("INSERT OR REPLACE INTO digests VALUES (?,?,?,?,?,?,?)", self._new)
             self._database.execute("COMMIT")
             self._new = []
+        except (sqlite3.Error, OverflowError) as error:
+            self._give_up(error)
+
+    def recall(self, stamp: bytes) -> tuple[int, int, bytes, bytes] | None:
+        """Return what `keep` was given for files that have this stamp."""
+        if self._database is None:
+            return None
+        try:
+            row = self._database.execute(
+                "SELECT files, size, digest, listing FROM listings WHERE stamp=?", [stamp]
+            ).fetchone()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return None
+        return tuple(row) if row is not None else None
+
+    def keep(self, stamp: bytes, files: int, size: int, digest: bytes, listing: bytes) -> None:
+        """Remember what all files together came to.
+
+        Args:
+            stamp: Digest of their stamp.
+            files: How many there are.
+            size: Their bytes.
+            digest: The digest of them all.
+            listing: Their listing.
+        """
+        self._write()
+        if self._database is None:
+            return
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            row = (stamp, time.time_ns(), files, size, digest, listing)
+            self._database.execute("INSERT OR REPLACE INTO listings VALUES (?,?,?,?,?,?)", row)
+            self._database.execute(
+                "DELETE FROM listings WHERE stamp NOT IN (SELECT stamp FROM listings ORDER BY used DESC "
+                "LIMIT ?)",
+                [_LISTINGS_KEPT],
+            )
+            self._database.execute("COMMIT")
         except (sqlite3.Error, OverflowError) as error:
             self._give_up(error)
 

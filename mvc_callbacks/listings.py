@@ -153,6 +153,13 @@ class Listing:
         self.files += 1
         self.size += len(line)
 
+    def fill(self, data: bytes, files: int) -> None:
+        """Take all lines at once, as they were before."""
+        self._file.write(data)
+        self._hash.update(data)
+        self.files = files
+        self.size = len(data)
+
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes in blocks."""
         self._file.seek(0)

@@ -115,10 +115,14 @@ def _from_argument(finder: Finder, value: Any, place: tuple[str, ...], selected:
         for number, each in enumerate(value):
             finder.find(each, (*place, str(number)), selected=selected)
         return True
-    paths = [text for text in _texts(value, 0) if is_url(text) or os.path.isfile(absolute(text, finder.base))]  # noqa: PTH113
+    paths = [text for text in _texts(value, 0) if is_url(text) or _is_file(absolute(text, finder.base))]
     if paths:
         finder.add_files(list(dict.fromkeys(paths)))
     return bool(paths)
+
+
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _texts(value: Any, depth: int) -> Iterator[str]:

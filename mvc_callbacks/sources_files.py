@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
-__all__ = ["FileGroup", "Names", "absolute", "expand", "expand_braces", "is_url", "text_of", "walk"]
+__all__ = ["FileGroup", "Names", "absolute", "expand", "expand_braces", "is_url", "scan", "text_of", "walk"]
 
 Tell = Callable[[str, str], None]  # path, problem
 
@@ -22,6 +23,7 @@ _CLUTTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _NOT_DATA = {"__pycache__", ".git", ".ipynb_checkpoints", "node_modules", "lightning_logs", "mlruns", "wandb"}
 _ENVIRONMENT = "pyvenv.cfg"
 _STORE = {"format.json", "objects", "versions"}
+_TELLING = {_ENVIRONMENT, *_STORE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class FileGroup:
         paths: Gives their absolute paths, anew each time that it is called; a folder is walked then.
         root: The folder that names are told from; None for the deepest one that holds them all.
         likely: Folders to tell names from, where one holds them all.
+        folder: The folder, where the group is everything in one.
     """
 
     paths: Callable[[Tell], Iterable[str]]
     root: str | None = None
     likely: tuple[str, ...] = ()
+    folder: str | None = None
 
 
 def text_of(path: Any) -> str:
@@ -111,7 +115,7 @@ def expand(text: str, base: str, tell: Tell) -> FileGroup:
     """
     path = absolute(text, base)
     if os.path.isdir(path):  # noqa: PTH112
-        return FileGroup(lambda tell: walk(path, tell), path)
+        return FileGroup(lambda tell: walk(path, tell), path, folder=path)
     if os.path.lexists(path):
         return FileGroup(lambda _: (path,), os.path.dirname(path))  # noqa: PTH120
     if "{" in text and len(names := expand_braces(text)) > 1:
@@ -141,23 +145,41 @@ def _glob(pattern: str, tell: Tell) -> Iterator[str]:
         tell(pattern, "no file matches")
 
 
-def walk(folder: str, tell: Tell, _above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Yield the files of a folder and of those below it, in the order of their names.
+def walk(folder: str, tell: Tell) -> Iterator[str]:
+    """Yield the paths of the files that `scan` finds."""
+    for here, entries in scan(folder, tell):
+        start = _with_end(here)
+        for entry in entries:
+            yield start + entry.name
+
+
+def scan(
+    folder: str, tell: Tell, _above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Yield a folder and those below it, each with its files by name.
 
     Links are followed, except into a folder that they are in. Left out is what changes while one trains and
-    is no
-    data: clutter of operating systems, ``.git``, ``__pycache__``, virtual environments, logs of Lightning,
-        MLflow and
-    W&B, and stores of versions.
+    is no data: clutter of operating systems, ``.git``, ``__pycache__``, virtual environments, logs of
+    Lightning, MLflow and W&B, and stores of versions.
 
     Args:
         folder: Absolute path.
         tell: Is told of what cannot be walked.
     """
+    files: list[os.DirEntry[str]] = []
+    folders: list[str] = []
+    names: set[str] = set()
     try:
         here = os.stat(folder)  # noqa: PTH116
         with os.scandir(folder) as found:
-            entries = [(entry.name + "/" if entry.is_dir() else entry.name) for entry in found]
+            for entry in found:
+                name = entry.name
+                if name in _TELLING:
+                    names.add(name)
+                if entry.is_dir():
+                    folders.append(name)
+                elif name not in _CLUTTER and not name.startswith("._"):
+                    files.append(entry)
     except OSError as error:
         tell(folder, f"unreadable ({error.strerror})")
         return
@@ -168,22 +190,14 @@ def walk(folder: str, tell: Tell, _above: tuple[tuple[int, int], ...] = ()) -> I
     if len(_above) > _DEEPEST:
         tell(folder, f"more than {_DEEPEST} folders deep; not followed")
         return
-    if _is_store(entries) or _ENVIRONMENT in entries:
+    if names >= _STORE or _ENVIRONMENT in names:
         return
-    # "/" after a folder's name sorts it as the names of its files will be.
-    entries.sort(key=os.fsencode)
-    for name in entries:
-        if name.endswith("/"):
-            if name[:-1] not in _NOT_DATA:
-                yield from walk(os.path.join(folder, name[:-1]), tell, (*_above, key))  # noqa: PTH118
-        elif name not in _CLUTTER and not name.startswith("._"):
-            yield os.path.join(folder, name)  # noqa: PTH118
-
-
-def _is_store(entries: list[str]) -> bool:
-    return {
-        name.rstrip("/") for name in entries if name in ("format.json", "objects/", "versions/")
-    } == _STORE
+    files.sort(key=attrgetter("name"))
+    yield folder, files
+    del files, names  # a generator that waits below should not hold them
+    for name in sorted(folders):
+        if name not in _NOT_DATA:
+            yield from scan(_with_end(folder) + name, tell, (*_above, key))
 
 
 @dataclass(slots=True)
