@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks import code, environment
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mvc_callbacks.commit import Run
     from mvc_callbacks.store import VersionStore
 
-__all__ = ["begin", "commit"]
+__all__ = ["begin", "checkpoint", "commit"]
 
 
 def begin(store: VersionStore, label: str | None) -> Run:
@@ -55,6 +56,17 @@ def commit(
     )
 
 
+def checkpoint(store: VersionStore, ref: str | Version) -> dict[str, Any]:
+    """Read back what `commit` was given; the argument is that of `VersionStore.checkpoint`."""
+    from mvc_callbacks.tensors import State
+    from mvc_callbacks.torch_state import rebuild
+
+    version = ref if isinstance(ref, Version) else store.get(ref)
+    tree, tensors = store.training_state(version)
+    tied = tuple(map(tuple, version.details.record["weights"]["tied"]))
+    return rebuild(State(store.tensors(version), tied=tied), store.extra(version), tree, tensors)
+
+
 def _fingerprints(store: VersionStore, data: Any) -> dict[str, Fingerprint]:
     found = {}
     sources = data.items() if isinstance(data, Mapping) else [("train", data)]
@@ -62,5 +74,6 @@ def _fingerprints(store: VersionStore, data: Any) -> dict[str, Fingerprint]:
         computed = plan(source, declared=True).compute()
         found[name] = computed.fingerprint
         if computed.listing is not None:
-            store.put_listing(computed.listing)
+            with closing(computed.listing) as listing:
+                store.put_listing(listing)
     return found

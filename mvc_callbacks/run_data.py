@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mvc_callbacks.saver import SideWork
@@ -100,7 +101,8 @@ class RunData:
             computed, self._computed = self._computed, {}
         for name, each in computed.items():
             if each.listing is not None:
-                self._store.put_listing(each.listing)
+                with closing(each.listing) as listing:
+                    self._store.put_listing(listing)
             with self._lock:
                 self._known[name] = each.fingerprint
 

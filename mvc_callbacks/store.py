@@ -136,6 +136,17 @@ class VersionStore(StoreReader):
             monitor=monitor,
         )
 
+    def checkpoint(self, ref: str | Version) -> dict[str, Any]:
+        """Read back what `commit` was given: the ``state_dict``, and the training state beside it.
+
+        Raises:
+            PrunedVersion: If the state was pruned, or the version was saved without.
+            MissingObject, CorruptObject: If the store is damaged.
+        """
+        from mvc_callbacks import loop
+
+        return loop.checkpoint(self, ref)
+
     def put_listing(self, chunks: Iterable[bytes]) -> str:
         """Store the listing of a fingerprint; return its digest."""
         self._layout.open_for_writing()
