@@ -202,13 +202,15 @@ class History:
         known = dict(tables.get(FINGERPRINTS, {}))
         before = len(known)
         slim = [Document(_intern(row, known), doc_id=row["number"]) for row in rows]
-        with TinyDB(storage=lambda: _Batch(storage, tables)) as database:
+        batch = _Batch(tables)
+        with TinyDB(storage=lambda: batch) as database:
             if len(known) != before:
                 table = database.table(FINGERPRINTS)
                 for key in list(known)[before:]:
                     table.insert(Document(known[key], doc_id=int(key)))
             for document in slim:
                 database.table(VERSIONS).upsert(document)
+        storage.write(batch.tables)
 
     def _path(self, run: str, number: int) -> Path:
         return self.folder_of(run) / f"{(number - 1) // ROLL_OVER + 1:04d}.json"
@@ -229,7 +231,7 @@ class History:
         tables = AtomicStorage(path, self._staging).read()
         if tables is None:
             return []
-        with TinyDB(storage=lambda: _Batch(None, tables)) as database:
+        with TinyDB(storage=lambda: _Batch(tables)) as database:
             known = {document.doc_id: document for document in database.table(FINGERPRINTS).all()}
             documents = sorted(database.table(VERSIONS).all(), key=lambda document: document.doc_id)
         return [_resolve(document, known, path) for document in documents]
@@ -261,19 +263,16 @@ class History:
 
 
 class _Batch(Storage):
-    """Tables already read; written through to a real storage where there is one."""
+    """Tables in memory: read before, written once after, however many changes there are."""
 
-    def __init__(self, target: AtomicStorage | None, tables: dict[str, dict[str, Any]]) -> None:
-        self._target = target
-        self._tables = tables
+    def __init__(self, tables: dict[str, dict[str, Any]]) -> None:
+        self.tables = tables
 
     def read(self) -> dict[str, dict[str, Any]] | None:
-        return self._tables
+        return self.tables
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
-        self._tables = data
-        if self._target is not None and VERSIONS in data:
-            self._target.write(data)
+        self.tables = data
 
 
 def _intern(row: Row, known: dict[str, Any]) -> Row:

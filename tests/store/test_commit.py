@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
 import json
@@ -388,10 +389,8 @@ def test_bad_input_42_46_a_run_goes_on_after_a_save_that_failed(
     for at in range(1, 100):
         shot = many(at)
         with fault(monkeypatch, at, Crash if dead else lambda: OSError(errno.EIO, "no"), dead=dead) as trace:
-            try:
+            with contextlib.suppress(OSError, Crash):
                 kept[run.commit(shot).id] = shot
-            except (OSError, Crash):
-                pass
         if len(trace) < at:
             break
     kept[run.commit(many(1000)).id] = many(1000)
@@ -411,10 +410,8 @@ def test_latest_is_right_after_a_kill_at_any_operation(
     for at in range(1, 100):
         run = store.open_run(f"run{at}", framework="torch")
         with fault(monkeypatch, at, Crash, dead=True) as trace:
-            try:
+            with contextlib.suppress(Crash):
                 run.commit(snapshot(at))
-            except Crash:
-                pass
         there = VersionStore(store.path)
         assert there.get("latest") == there.versions()[-1]
         if len(trace) < at:
@@ -423,7 +420,7 @@ def test_latest_is_right_after_a_kill_at_any_operation(
 
 def test_old_staged_files_are_swept_and_young_ones_are_left(store: VersionStore) -> None:
     commit(store, "base", 1)
-    old, young = store.path / "tmp" / "old.staged", store.path / "tmp" / "young.staged"
+    old, young = (store.path / "tmp" / f"{digit * 32}.staged" for digit in "ab")
     for path in (old, young):
         path.write_bytes(b"x" * 100)
     before = time.time() - 25 * 3600
