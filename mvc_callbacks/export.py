@@ -50,6 +50,7 @@ def write_safetensors(
     """
     target = check_target(path, overwrite=overwrite)
     header, ordered = _layout(tensors)
+    files.sweep(target.parent)
     staged = files.stage(target.parent, _chunks(header, ordered))
     files.move(staged, target)
     files.sync_folder(target.parent)

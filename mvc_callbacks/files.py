@@ -6,7 +6,9 @@ import contextlib
 import errno
 import mmap
 import os
+import re
 import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,12 +33,17 @@ __all__ = [
     "size_of",
     "stage",
     "stamp_of",
+    "sweep",
     "sync_folder",
     "touch",
 ]
 
 Buffer = bytes | bytearray | memoryview
 STAGED = ".staged"
+_STAGED_NAME = re.compile(
+    r"[0-9a-f]{32}\.staged"
+)  # as `stage` makes them: an export stages in a user's folder
+_A_DAY = 24 * 3600
 _CHUNK = 64 * 1024 * 1024  # one write() may not take more than about 2 GiB
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
@@ -157,6 +164,18 @@ def remove_folder(path: Path) -> None:
         remove(path / name)
     with contextlib.suppress(FileNotFoundError):
         os.rmdir(path)  # noqa: PTH106
+
+
+def sweep(folder: Path) -> int:
+    """Remove what crashes left staged in a folder more than a day ago; return the bytes freed."""
+    freed = 0
+    for name in list_names(folder):
+        if _STAGED_NAME.fullmatch(name):
+            with contextlib.suppress(OSError):  # another user's may stay: it must not stop a save
+                _, size, changed = stamp_of(folder / name)
+                if time.time() - changed / 1e9 > _A_DAY and remove(folder / name):
+                    freed += size
+    return freed
 
 
 def list_names(path: Path) -> list[str]:

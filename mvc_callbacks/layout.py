@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ VARIABLE = "MVC_STORE"
 _FORMAT_FILE = "format.json"
 _SMALL = 1024 * 1024
 _FOLDERS = ("objects", "manifests", "versions", "runs", "events", "history")
-_A_DAY = 24 * 3600
 
 
 def default_path() -> Path:
@@ -212,12 +210,4 @@ class Layout:
 
     def sweep_staging(self) -> int:
         """Remove what crashes left in the staging folder more than a day ago; return the bytes freed."""
-        freed = 0
-        for name in files.list_names(self.staging):
-            path = self.staging / name
-            if name.endswith(files.STAGED):
-                with suppress(MissingObject):
-                    _, size, changed = files.stamp_of(path)
-                    if time.time() - changed / 1e9 > _A_DAY and files.remove(path):
-                        freed += size
-        return freed
+        return files.sweep(self.staging)

@@ -73,6 +73,10 @@ class Rebuilder:
 
         Returns:
             What was made.
+
+        Raises:
+            OSError: If the disk refuses to give a record, an event or what is left of the history: what it
+                holds may be well, and must not be left out for a disk that was away for a moment.
         """
         layout = self._layout
         with layout.lock("rebuilding the history"):
@@ -117,7 +121,7 @@ class Rebuilder:
         """Return the ids in what can still be read of the history."""
         found: set[str] = set()
         for run in self._layout.history.runs():
-            with suppress(MVCError, OSError):
+            with suppress(MVCError):
                 folder = self._layout.history.folder_of(run)
                 # What an earlier rebuild has kept may be the last that tells, if that did not get through.
                 kept = [folder / name for name in files.list_names(folder) if name.endswith(_KEPT)]
@@ -128,7 +132,7 @@ class Rebuilder:
 
     def _events(self) -> list[tuple[str, Mapping[str, Any]]]:
         found = []
-        for identity, event in self._layout.events.all(self._problems):
+        for identity, event in self._layout.events.all(self._problems, patient=False):
             if is_event(event):
                 found.append((identity, event))
             else:
@@ -143,7 +147,7 @@ class Rebuilder:
         deleted = _deleted(events)
         later = by_version(events)
         rows, left_out = [], []
-        for identity, record in self._layout.versions.all(self._problems):
+        for identity, record in self._layout.versions.all(self._problems, patient=False):
             if identity in deleted:
                 continue
             try:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mvc_callbacks import files
 from mvc_callbacks.canonical import decode, digest_of, encode
-from mvc_callbacks.errors import CorruptRecord, MissingObject, SaveFailed, UnsupportedFormat
+from mvc_callbacks.errors import CorruptRecord, MissingObject, SaveFailed, UnsafeFile, UnsupportedFormat
 from mvc_callbacks.refs import check_digest
 
 __all__ = ["FORMAT", "Kind", "RecordFolder"]
@@ -117,14 +117,26 @@ class RecordFolder:
                 if name.endswith(".json") and len(name) == 69:
                     yield name[:-5]
 
-    def all(self, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def all(self, problems: list[str], *, patient: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
         """Go through all records that can be believed.
 
         Args:
             problems: Gets a line for each one that cannot.
+            patient: Whether one that the disk does not give is such a one too.
+
+        Raises:
+            OSError: If the disk does not give one, and ``patient`` is not set.
         """
         for digest in self.ids():
             try:
                 yield digest, self.read(digest)
-            except (CorruptRecord, UnsupportedFormat, MissingObject, OSError, ValueError) as error:
+            except (
+                ValueError,
+                MissingObject,
+                UnsafeFile,
+            ) as error:  # every refusal of what a file says is one
+                problems.append(str(error))
+            except OSError as error:
+                if not patient:
+                    raise
                 problems.append(str(error))
