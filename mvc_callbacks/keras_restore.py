@@ -68,7 +68,7 @@ def load(
     foreign = about.get("backend") != keras.backend.backend()
     tree_json, rest_tensors = store.training_state(version, verify=verify) if training_state else (None, {})
     tensors = store.tensors(version, verify=verify)
-    _make_built(model, about, name)
+    _make_built(model, about, len(tensors), name)
     if training_state and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     rest = _decode(tree_json, rest_tensors, name) if training_state else {}
@@ -114,19 +114,20 @@ def _refuse(strict: bool | None, prefix: str | None) -> None:
         )
 
 
-def _make_built(model: Any, about: Mapping[str, Any], name: str) -> None:
+def _make_built(model: Any, about: Mapping[str, Any], expected: int, name: str) -> None:
     """Build a model that is not yet, with the shapes of its inputs; no code comes from the store."""
-    if model.built and model.variables:
+    if model.built or len(model.variables) == expected:
         return
     shapes = about.get("build")
     if shapes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns when it could not; we say more
             model.build_from_config(tree.decode(shapes, None))
-    if not model.built:
+    # Keras builds the layers of a subclassed model so, and calls the model itself unbuilt until it is called.
+    if not model.built and len(model.variables) != expected:
         raise IncompatibleModel(
-            f"{type(model).__name__} {model.name!r} has no variables yet to restore {name} into: call it "
-            "once on a batch, or call its build(input_shape)"
+            f"{type(model).__name__} {model.name!r} has not all its variables yet to restore {name} into: "
+            "call it once on a batch, or call its build(input_shape)"
         )
 
 

@@ -329,6 +329,6 @@ def _about(model: Any, batch: int | None) -> dict[str, Any]:
         shapes = model.get_build_config()
     except Exception:  # a model of the user's that overrides it
         shapes = None
-    if shapes:
+    if shapes and any(each is not None for each in shapes.values()):
         told["build"] = tree.encode(shapes, is_tensor=lambda _: False).json
     return told

@@ -122,7 +122,7 @@ def layers_of(model: Any) -> Iterator[Any]:
 def outside_of_variables(model: Any) -> list[str]:
     """Name the layers whose state is no variable, such as vocabularies, and is therefore not in a version."""
     return [
-        layer.path
+        str(layer.path or layer.name)
         for layer in layers_of(model)
         if type(layer).__module__.startswith("keras.") and "save_assets" in _own_methods(type(layer))
     ]
