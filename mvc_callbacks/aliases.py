@@ -41,6 +41,8 @@ class AliasTable:
             log = [row for _, row in sorted(tables.get("log", {}).items(), key=lambda item: int(item[0]))]
             if not all(isinstance(each, str) for pair in current.items() for each in pair):
                 raise TypeError("a name or an id is not text")
+            if not all(set(_FIELDS) <= row.keys() for row in log):
+                raise TypeError("a move lacks a field")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptHistory(
                 f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`"

@@ -111,6 +111,9 @@ def check_row(row: Row) -> None:
     for name, types in _TYPES.items():
         if name not in row or not isinstance(row[name], types) or isinstance(row[name], bool):
             raise ValueError(f"its {name!r} is missing or of a wrong type")
+    for state in (row["weights"], row["state"] or {"digest": ""}):
+        if not isinstance(state.get("digest"), str):
+            raise ValueError("a state's digest is missing or no text")
     if row["number"] < 1:
         raise ValueError("its number is less than 1")
     monitor = row["monitor"]
@@ -188,10 +191,11 @@ class History:
         for row in rows:
             chunks.setdefault(self._path(run, row["number"]), []).append(row)
         for path, part in chunks.items():
-            tables: dict[str, dict[str, Any]] = {VERSIONS: {}, FINGERPRINTS: {}}
-            for row in part:
-                tables[VERSIONS][str(row["number"])] = _intern(row, tables[FINGERPRINTS])
-            AtomicStorage(path, self._staging).write(tables)
+            known: dict[str, Any] = {}
+            told = {str(row["number"]): _intern(row, known) for row in part}
+            AtomicStorage(path, self._staging).write(
+                {VERSIONS: told, **({FINGERPRINTS: known} if known else {})}
+            )
         for path in self.chunks(run):
             if path not in chunks:
                 files.remove(path)

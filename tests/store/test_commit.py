@@ -35,6 +35,7 @@ from store_kit import (
 
 from mvc_callbacks import commit as commit_module
 from mvc_callbacks import manifests, records, writing
+from mvc_callbacks import store as store_module
 from mvc_callbacks.errors import MVCError, SaveFailed, UnsafeFile
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.store import VersionStore
@@ -324,8 +325,6 @@ def test_a_label_that_an_alias_has_is_taken_ignoring_case(store: VersionStore) -
 def test_a_run_without_a_label_is_called_by_its_time(
     store: VersionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvc_callbacks import store as store_module
-
     monkeypatch.setattr(store_module, "now", lambda: "2026-11-24T03:47:26.458959Z")
     labels = [store.open_run(framework="torch").label for _ in range(2)]
     assert labels == ["20261124T034726", "20261124T034726-2"]
