@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Inode = str
+_NAMING = ("create", "rename", "unlink", "mkdir", "rmdir")
 Data = Literal["kept", "none", "half", "zeros"]
 
 
@@ -154,9 +155,8 @@ class Power:
             step = self.steps[place]
             if step.kind == "sync folder":
                 synced.add(step.path)
-            elif step.kind in ("create", "rename", "unlink", "mkdir", "rmdir"):
-                if (os.path.dirname(step.path) or ".") not in synced:  # noqa: PTH120
-                    found.append(place)
+            elif step.kind in _NAMING and str(Path(step.path).parent) not in synced:
+                found.append(place)
         return found[::-1]
 
     def cut(self, at: int, dropped: frozenset[int] = frozenset(), data: Data = "kept") -> Crash:
@@ -210,7 +210,7 @@ class Power:
         return whole[:safe] + kept
 
     def every(self) -> Iterator[Crash]:
-        """Go through every prefix: with all kept, with none, with each undecided operation dropped or alone."""
+        """Go through every prefix: all kept, none, each undecided operation dropped, each one alone."""
         for at in range(len(self.steps) + 1):
             undecided = frozenset(self.undecided(at))
             chosen = [frozenset[int](), undecided]
