@@ -162,8 +162,13 @@ class Listing:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes in blocks."""
-        self._file.seek(0)
-        while block := self._file.read(_BLOCK):
+        at = 0
+        while True:
+            self._file.seek(at)  # each time: two may iterate at once
+            block = self._file.read(_BLOCK)
+            if not block:
+                return
+            at += len(block)
             yield block
 
     def save(self, path: Path) -> None:
@@ -173,7 +178,10 @@ class Listing:
             shutil.copyfileobj(self._file, target)
 
     def close(self) -> None:
-        """Give the memory or the temporary file back."""
+        """Give the memory or the temporary file back; so does letting go of the listing."""
+        self._file.close()
+
+    def __del__(self) -> None:
         self._file.close()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from mvc_callbacks import sources_libraries, sources_objects
 from mvc_callbacks.sources_attributes import attributes, is_composite, name_of
 from mvc_callbacks.sources_files import FileGroup, Names, absolute, expand, is_url, text_of
-from mvc_callbacks.sources_records import Records, items_of
+from mvc_callbacks.sources_records import Records, first_of, items_of
 from mvc_callbacks.sources_values import array_bytes, array_digest, encode, indices_digest, is_array
 
 __all__ = ["Finder", "Make", "Part"]
@@ -215,7 +215,7 @@ class Finder:
             self._paths([value])
         elif sources_libraries.find(self, value, place, selected):
             return
-        elif is_array(value):
+        elif is_array(value) and items_of(value) is None:
             self.say(f"{type(value).__name__} in memory, by content")
             self.add_array(place, value)
         elif sources_objects.is_table(value):
@@ -247,13 +247,12 @@ class Finder:
         return callable(listed) or callable(told)
 
     def _sequence(self, value: Any, items: Callable[[], Any], place: tuple[str, ...], selected: bool) -> None:
-        found = items()
-        first = found[0] if len(found) else None
+        first = next(iter(first_of(value, 1)), None)
         if is_array(first):
             self.say(f"{type(value).__name__} of {type(first).__name__}s in memory, by content")
             self.add_arrays(place, "items", items)
         elif is_composite(first) or (isinstance(first, dict) and any(map(is_composite, first.values()))):
-            for number, each in enumerate(found):
+            for number, each in enumerate(items()):
                 self.find(each, (*place, str(number)), selected=selected)
         elif first is not None:
             sources_objects.add_list(self, type(value).__name__, value, place, ordered=True)

@@ -176,7 +176,7 @@ def scan(
                 name = entry.name
                 if name in _TELLING:
                     names.add(name)
-                if entry.is_dir():
+                if _is_folder(entry):
                     folders.append(name)
                 elif name not in _CLUTTER and not name.startswith("._"):
                     files.append(entry)
@@ -198,6 +198,13 @@ def scan(
     for name in sorted(folders):
         if name not in _NOT_DATA:
             yield from scan(_with_end(folder) + name, tell, (*_above, key))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; looking at the file will tell
+        return False
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from mvc_callbacks.sources_attributes import (
     name_of,
 )
 from mvc_callbacks.sources_files import FileGroup, absolute, expand, is_url, text_of
-from mvc_callbacks.sources_records import as_records, items_of
+from mvc_callbacks.sources_records import as_records, first_of, items_of
 from mvc_callbacks.sources_values import Untellable, encode, is_array
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def find(finder: Finder, value: Any, place: tuple[str, ...], selected: bool) -> 
 
 
 def _holds_datasets(value: Any) -> bool:
-    items = items_of(list(value.values()) if isinstance(value, dict) else value)
-    if items is not None:
-        return any(is_composite(each) for each in list(items())[:4])
+    inside = list(value.values()) if isinstance(value, dict) else value
+    if items_of(inside) is not None:
+        return any(is_composite(each) for each in first_of(inside))
     return is_composite(value) or is_plain_object(value)
 
 
@@ -93,7 +93,7 @@ def _contents(
     enough = False
     for key, value in lists:
         at = (*place, key)
-        if is_array(value) and not sources_libraries.knows(value):
+        if is_array(value) and items_of(value) is None and not sources_libraries.knows(value):
             finder.say(f"array .{key} of {name}, by content")
             finder.add_array(at, value)
             enough |= key in ("data", "_data")
@@ -102,7 +102,7 @@ def _contents(
             enough = True
         else:
             items = items_of(value)
-            first = items()[0] if items is not None and len(value) else None
+            first = next(iter(first_of(value, 1)), None)
             if items is not None and is_array(first):
                 finder.say(f"list of arrays .{key} of {name}, by content")
                 finder.add_arrays(place, key, items)
@@ -172,15 +172,16 @@ def _is_list(value: Any) -> bool:
 
 def _is_worth(key: str, value: Any) -> bool:
     """Tell whether a list is data: not a shape, a pair of sizes, or a list of functions."""
-    items = items_of(value)
-    if items is None:
+    if items_of(value) is None:
         return True
-    if not len(value) or (len(value) < _FEW and not is_data(key) and not is_place(key)):
-        first = list(items())[:4]
-        return any(is_array(each) or is_composite(each) or isinstance(each, os.PathLike) for each in first)
-    first = list(items()[:2]) if not isinstance(value, (set, frozenset)) else []
+    first = first_of(value, _FEW)
+    if len(first) < _FEW:
+        if any(is_array(each) or is_composite(each) or isinstance(each, os.PathLike) for each in first):
+            return True
+        if not first or not (is_data(key) or is_place(key)):
+            return False
     try:
-        for each in first:
+        for each in first[:2]:
             if not is_array(each) and not is_composite(each):
                 encode(each)
     except (Untellable, RecursionError):

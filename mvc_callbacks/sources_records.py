@@ -15,7 +15,7 @@ from typing import IO, Any
 from mvc_callbacks.sources_files import Names, Tell, absolute, is_url, text_of, walk
 from mvc_callbacks.sources_values import encode, u64
 
-__all__ = ["Records", "as_records", "items_of", "looks_like_a_path"]
+__all__ = ["Records", "as_records", "first_of", "items_of", "looks_like_a_path"]
 
 _LOOKED_AT = 16
 _IN_MEMORY = 100_000
@@ -149,6 +149,16 @@ def items_of(value: Any) -> Callable[[], Sequence[Any]] | None:
     return None
 
 
+def first_of(value: Any, count: int = _LOOKED_AT) -> list[Any]:
+    """Return the first items of what `items_of` knows, without making a list of all."""
+    if type(value).__module__.partition(".")[0] in ("pandas", "numpy"):
+        return list(value[:count].tolist())
+    if isinstance(value, (set, frozenset)):
+        return list(islice(value, count))
+    items = items_of(value)
+    return [] if items is None else list(items()[:count])
+
+
 def as_records(value: Any, bases: Iterable[str], *, named_as_paths: bool) -> Records | None:
     """Look at the first items of a list, and say where in them paths are.
 
@@ -164,13 +174,7 @@ def as_records(value: Any, bases: Iterable[str], *, named_as_paths: bool) -> Rec
     items = items_of(value)
     if items is None:
         return None
-    kind = type(value).__module__.partition(".")[0]
-    if kind in ("pandas", "numpy"):
-        first = value[:_LOOKED_AT].tolist()
-    elif isinstance(value, (set, frozenset)):
-        first = list(islice(value, _LOOKED_AT))
-    else:
-        first = list(items()[:_LOOKED_AT])
+    first = first_of(value)
     slots: dict[Slot, tuple[str, bool]] = {}
     bases = list(bases)
     for item in first:

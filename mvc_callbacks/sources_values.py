@@ -71,7 +71,10 @@ def is_array(value: Any) -> bool:
 
 def array_bytes(value: Any) -> int:
     """Return how many bytes an array has; 0 where it does not say."""
-    size = getattr(value, "nbytes", 0)
+    try:
+        size = getattr(value, "nbytes", 0)
+    except RuntimeError:  # of a sparse tensor
+        return 0
     return size if isinstance(size, int) else 0
 
 
