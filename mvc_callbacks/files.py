@@ -236,7 +236,7 @@ def check_folder(path: Path) -> None:
     """
     try:
         mode = os.lstat(path).st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     if not stat.S_ISDIR(mode):
         raise UnsafeFile(
@@ -250,7 +250,7 @@ def _opened(path: Path) -> Iterator[tuple[int, int]]:
     try:
         # Without O_NONBLOCK the opening of a FIFO waits for a writer for ever.
         descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC | _BINARY)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingObject(f"{path} is missing") from error
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):

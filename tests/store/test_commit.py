@@ -387,9 +387,11 @@ def test_bad_input_42_46_a_run_goes_on_after_a_save_that_failed(
     kept = {run.commit(many(0)).id: many(0)}
     for at in range(1, 100):
         shot = many(at)
-        with fault(monkeypatch, at, Crash if dead else lambda: OSError(errno.EIO, "no"), dead=dead) as trace:
-            with contextlib.suppress(OSError, Crash):
-                kept[run.commit(shot).id] = shot
+        with (
+            fault(monkeypatch, at, Crash if dead else lambda: OSError(errno.EIO, "no"), dead=dead) as trace,
+            contextlib.suppress(OSError, Crash),
+        ):
+            kept[run.commit(shot).id] = shot
         if len(trace) < at:
             break
     kept[run.commit(many(1000)).id] = many(1000)
@@ -408,9 +410,8 @@ def test_latest_is_right_after_a_kill_at_any_operation(
     commit(store, "base", 1)
     for at in range(1, 100):
         run = store.open_run(f"run{at}", framework="torch")
-        with fault(monkeypatch, at, Crash, dead=True) as trace:
-            with contextlib.suppress(Crash):
-                run.commit(snapshot(at))
+        with fault(monkeypatch, at, Crash, dead=True) as trace, contextlib.suppress(Crash):
+            run.commit(snapshot(at))
         there = VersionStore(store.path)
         assert there.get("latest") == there.versions()[-1]
         if len(trace) < at:

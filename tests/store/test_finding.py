@@ -258,7 +258,8 @@ def test_reading_never_makes_a_store_and_names_the_absolute_path(
     asks = [
         there.versions, there.runs, there.aliases, there.alias_log, there.verify, there.rebuild,
         lambda: there.get("latest"), lambda: there.tensors("latest"), lambda: there.promote("latest", "x"),
-        lambda: there.rollback("x"), lambda: there.prune("latest"), lambda: there.prune(keep_last=1, dry_run=True),
+        lambda: there.rollback("x"), lambda: there.prune("latest"),
+        lambda: there.prune(keep_last=1, dry_run=True),
         lambda: there.delete_run("x"), lambda: there.evaluate("latest", "test", {}), lambda: there.identity,
         lambda: there.complete_fingerprint("f" * 64, "train", fingerprint("a")),
     ]  # fmt: skip

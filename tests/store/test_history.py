@@ -1,4 +1,4 @@
-"""Promises of the history: stock TinyDB reads it, one version costs the same in any run, and damage is noticed."""
+"""Promises of the history: stock TinyDB reads it, its cost does not grow, and damage is noticed."""
 
 from __future__ import annotations
 

@@ -465,14 +465,16 @@ def test_bad_input_42_46_whatever_operation_of_a_removal_fails_the_others_are_wh
         run.commit(many(number + 5))
     for at in range(1, 80):
         there = VersionStore(shutil.copytree(store.path, tmp_path / str(at)))
-        with fault(monkeypatch, at, Crash if dead else lambda: OSError(errno.EIO, "no"), dead=dead) as trace:
-            with contextlib.suppress(OSError, Crash):
-                if way == "names":
-                    there.prune("base/1", "base/2")
-                elif way == "rule":
-                    there.prune(keep_last=1, run="base")
-                else:
-                    there.delete_run("base")
+        with (
+            fault(monkeypatch, at, Crash if dead else lambda: OSError(errno.EIO, "no"), dead=dead) as trace,
+            contextlib.suppress(OSError, Crash),
+        ):
+            if way == "names":
+                there.prune("base/1", "base/2")
+            elif way == "rule":
+                there.prune(keep_last=1, run="base")
+            else:
+                there.delete_run("base")
         there = VersionStore(there.path)
         for version in there.versions():
             if version.has_weights and not (way == "delete" and version.run == "base"):

@@ -195,9 +195,8 @@ def test_a_rebuild_that_a_kill_cut_short_loses_nothing(
         path.unlink()
     for at in range(1, 60):
         there = VersionStore(shutil.copytree(store.path, tmp_path / str(at)))
-        with fault(monkeypatch, at, Crash, dead=True) as trace:
-            with contextlib.suppress(Crash):
-                there.rebuild()
+        with fault(monkeypatch, at, Crash, dead=True) as trace, contextlib.suppress(Crash):
+            there.rebuild()
         there = VersionStore(there.path)
         there.rebuild()
         assert {version.id for version in there.versions("two")} == {
@@ -219,14 +218,15 @@ def test_what_cannot_be_believed_is_told_and_hurts_nothing_else(store: VersionSt
     plain = {name: value for name, value in good.items() if name not in ("kind", "format")}
     for change in (
         {"number": "1"}, {"number": 0}, {"sequence": None}, {"metrics": []}, {"run": None}, {"created": 5},
-        {"run": {"label": "../../x", "id": "f" * 64}}, {"weights": {}}, {"monitor": ["a", "sideways"]}, {"data": 5},
+        {"run": {"label": "../../x", "id": "f" * 64}}, {"weights": {}}, {"data": 5},
+        {"monitor": ["a", "sideways"]},
     ):  # fmt: skip
         versions.write({**plain, **change})
     for event in (
         {"event": "prune"}, {"event": "prune", "versions": [5], "what": "weights", "time": "", "policy": ""},
         {"event": "alias", "name": 5}, {"event": "delete", "versions": None}, {"event": "later"}, {},
         {"event": ["prune"]},
-        {"event": "fingerprint", "versions": [store.get("latest").id], "name": "x", "fingerprint": {}, "time": ""},
+        {"event": "fingerprint", "versions": [good["run"]["id"]], "name": "x", "fingerprint": {}, "time": ""},
     ):  # fmt: skip
         events.write(event)
     (store.path / "versions" / "zz").mkdir()

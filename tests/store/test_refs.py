@@ -61,8 +61,8 @@ def test_any_text_is_a_ref_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "../x", "/abs", "a/b", "a\\b", "x\0", "CON", "con.txt", "aux", "COM1", "nul", "lpt9.x", "latest", "Best",
-     "abc123", "DEAD", "1234", ".hidden", "-x", "x.", "a" * 65, "é", "a b", "x\n", "a:b", "a~1"],
+    ["", "../x", "/abs", "a/b", "a\\b", "x\0", "CON", "con.txt", "aux", "COM1", "nul", "lpt9.x", "latest",
+     "Best", "abc123", "DEAD", "1234", ".hidden", "-x", "x.", "a" * 65, "é", "a b", "x\n", "a:b", "a~1"],
 )  # fmt: skip
 def test_bad_input_19_a_name_that_something_could_take_for_another_thing_is_refused(name: str) -> None:
     for what in ("run", "alias"):
