@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from mvc_callbacks.keras_backend import check_backend
@@ -16,7 +16,7 @@ import keras  # noqa: E402
 
 from mvc_callbacks.arguments import check_choice, check_keep  # noqa: E402
 from mvc_callbacks.errors import Misconfigured, MVCError, MVCWarning  # noqa: E402
-from mvc_callbacks.keras_evaluation import evaluate  # noqa: E402
+from mvc_callbacks.keras_evaluation import evaluate, measured  # noqa: E402
 from mvc_callbacks.keras_facts import direction  # noqa: E402
 from mvc_callbacks.keras_frames import arguments_of  # noqa: E402
 from mvc_callbacks.keras_session import Session  # noqa: E402
@@ -34,7 +34,7 @@ __all__ = ["VersionCheckpoint"]
 _FILES = (".keras", ".h5", ".hdf5", ".ckpt")
 
 
-class VersionCheckpoint(keras.callbacks.ModelCheckpoint):
+class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
     """Makes a version wherever ModelCheckpoint, the class behind this one, writes a file.
 
     ModelCheckpoint decides when to save; its only method that is replaced is the one that writes.
@@ -127,6 +127,7 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):
         self._fresh = {name: getattr(self, name) for name in _STATE}
         self._session: Session | None = None
         self._opened: VersionStore | None = None
+        self._measured: Version | None = None
         self._resumed = False
         self._run_name: str | None = None
         self._last_ref: str | None = None
@@ -215,14 +216,28 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):
             self._close(wait_for_data=True)
 
     @override
-    def on_test_end(self, logs: Any = None) -> None:
-        """Outside of fit, add an evaluation to the version whose weights the model holds."""
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Outside of fit, find the version whose weights the model holds."""
         model = self.model
+        self._measured = None
         if arguments_of(model, "fit") is None:
-            try:
-                evaluate(self._open_store(), model, logs, arguments_of(model, "evaluate"))
-            except (MVCError, OSError) as error:
-                warnings.warn(f"the evaluation was not recorded: {error}", MVCWarning, stacklevel=2)
+            last = self._last_ref
+            self._measured = self._guarded(lambda: measured(self._open_store(), model, last))
+
+    @override
+    def on_test_end(self, logs: Any = None) -> None:
+        """Outside of fit, add an evaluation to that version."""
+        version, self._measured = self._measured, None
+        if version is not None:
+            found = arguments_of(self.model, "evaluate")
+            self._guarded(lambda: evaluate(self._open_store(), version, logs, found))
+
+    def _guarded(self, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except (MVCError, OSError) as error:
+            warnings.warn(f"the evaluation is not recorded: {error}", MVCWarning, stacklevel=3)
+            return None
 
     @override
     def _save_model(self, epoch: int, batch: int | None, logs: Any) -> None:

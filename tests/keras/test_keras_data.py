@@ -141,7 +141,9 @@ class TestTfData:
         self.folder = tmp_path / "data"
         for number in range(3):
             (self.folder / "images" / f"class{number}").mkdir(parents=True)
-            keras.utils.save_img(self.folder / "images" / f"class{number}" / "a.png", np.full((8, 8, 3), number))
+            keras.utils.save_img(
+                self.folder / "images" / f"class{number}" / "a.png", np.full((8, 8, 3), number)
+            )
             (self.folder / f"{number}.txt").write_text("1 2 3 4\n" * 4)
             (self.folder / f"{number}.csv").write_text("a,b\n1,2\n3,4\n")
             with tf.io.TFRecordWriter(str(self.folder / f"{number}.tfrecord")) as writer:
@@ -197,7 +199,9 @@ class TestTfData:
         assert told.files == 6
 
     def test_image_folders(self) -> None:
-        dataset = keras.utils.image_dataset_from_directory(self.folder / "images", image_size=(8, 8), verbose=False)
+        dataset = keras.utils.image_dataset_from_directory(
+            self.folder / "images", image_size=(8, 8), verbose=False
+        )
         told = self.plan(dataset.map(lambda image, label: (image, label)).prefetch(1))
         assert told.files == 3
 

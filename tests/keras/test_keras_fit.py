@@ -133,7 +133,11 @@ def test_validate_test_and_predict_create_no_run(store: VersionStore) -> None:
 
 def test_the_weights_after_fit_are_the_same_bits_with_and_without(store: VersionStore) -> None:
     ended = []
-    for callbacks in ([], [VersionCheckpoint(store, save_freq=1)], [VersionCheckpoint(store, background=False)]):
+    for callbacks in (
+        [],
+        [VersionCheckpoint(store, save_freq=1)],
+        [VersionCheckpoint(store, background=False)],
+    ):
         keras.utils.clear_session()
         keras.utils.set_random_seed(11)
         model = small()
@@ -223,11 +227,11 @@ def test_a_process_that_ends_with_an_exception_keeps_its_versions(tmp_path: Path
     program = """
         import keras_models as m
         from mvc_callbacks.keras import VersionCheckpoint
-from mvc_callbacks.recorder import Recorder
         import keras
         x, y = m.data()
         stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: 1 / (1 - epoch))
-        m.small().fit(x, y, epochs=5, verbose=0, callbacks=[VersionCheckpoint("versions", run="dies"), stop])
+        ours = VersionCheckpoint("versions", run="dies")
+        m.small().fit(x, y, epochs=5, verbose=0, callbacks=[ours, stop])
     """
     ended = python(program, tmp_path)
     assert "ZeroDivisionError" in ended.stderr
@@ -432,7 +436,9 @@ def test_what_cannot_be_resumed_is_refused_before_training(store: VersionStore) 
 
 def test_a_model_that_is_built_by_its_first_batch_resumes(store: VersionStore) -> None:
     def unbuilt() -> Any:
-        return compiled(keras.Sequential([keras.layers.Dense(8), keras.layers.Dropout(0.2), keras.layers.Dense(1)]))
+        return compiled(
+            keras.Sequential([keras.layers.Dense(8), keras.layers.Dropout(0.2), keras.layers.Dense(1)])
+        )
 
     fit(unbuilt(), VersionCheckpoint(store, run="lazy"), epochs=2)
     callback = VersionCheckpoint(store, resume="lazy")
@@ -456,9 +462,14 @@ def test_frozen_layers_are_stored_once(store: VersionStore) -> None:
     def model() -> Any:
         inputs = keras.Input((4,))
         backbone = keras.layers.Dense(300_000, trainable=False, name="backbone")
-        return compiled(keras.Model(inputs, keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(
-            keras.layers.Reshape((300, 1000))(backbone(inputs))
-        ))))
+        return compiled(
+            keras.Model(
+                inputs,
+                keras.layers.Dense(1)(
+                    keras.layers.GlobalAveragePooling1D()(keras.layers.Reshape((300, 1000))(backbone(inputs)))
+                ),
+            )
+        )
 
     fit(model(), VersionCheckpoint(store), epochs=3)
     first, *rest = store.versions()

@@ -25,7 +25,10 @@ WATCHED: list[dict[str, Any]] = [
     {"monitor": "score", "mode": "max", "initial_value_threshold": 3.5},
 ]
 POLICIES: list[dict[str, Any]] = [
-    *({"save_freq": freq, "save_weights_only": only} for freq, only in product(("epoch", 1, 3, 7), (False, True))),
+    *(
+        {"save_freq": freq, "save_weights_only": only}
+        for freq, only in product(("epoch", 1, 3, 7), (False, True))
+    ),
     *({"save_best_only": True, **watched} for watched in WATCHED),
     {"save_best_only": True, "monitor": "missing", "mode": "min"},
     {"save_best_only": True, "monitor": "missing", "mode": "min", "save_freq": 2},
@@ -49,8 +52,8 @@ class MendedStock(keras.callbacks.ModelCheckpoint):
 def written(folder: Path) -> Moments:
     found = []
     for path in folder.glob("*.weights.h5"):
-        epoch, batch = re.fullmatch(r"(\d+)(?:-(\d+))?\.weights\.h5", path.name).groups()  # type: ignore[union-attr]
-        found.append((int(epoch) - 1, None if batch is None else int(batch) - 1))
+        [(epoch, batch)] = re.findall(r"^(\d+)(?:-(\d+))?\.weights\.h5$", path.name)
+        found.append((int(epoch) - 1, int(batch) - 1 if batch else None))
     return sorted(found)
 
 
@@ -131,13 +134,17 @@ def test_the_same_when_fit_begins_at_a_later_epoch_and_ends_inside_of_one(tmp_pa
             verbose=0,
             callbacks=[stop, stock, ours],
         )
-        assert versions(VersionStore(tmp_path / str(index) / "versions")) == written(tmp_path / str(index) / "stock")
+        assert versions(VersionStore(tmp_path / str(index) / "versions")) == written(
+            tmp_path / str(index) / "stock"
+        )
 
 
 def test_best_and_a_batch_frequency_work_where_stock_raises(tmp_path: Path) -> None:
     x, y = data()
     policy: dict[str, Any] = {"monitor": "loss", "save_best_only": True, "save_freq": 1}
-    stock = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}-{batch}.weights.h5", save_weights_only=True, **policy)
+    stock = keras.callbacks.ModelCheckpoint(
+        tmp_path / "{epoch}-{batch}.weights.h5", save_weights_only=True, **policy
+    )
     with pytest.raises(TypeError):
         small().fit(x, y, batch_size=8, epochs=1, verbose=0, callbacks=[stock])
     ours = VersionCheckpoint(tmp_path / "versions", **policy)

@@ -1,4 +1,4 @@
-"""Promises of restoring into Keras models: everything compared first, the same bits afterwards, or nothing at all."""
+"""Promises of restoring into Keras models: everything compared first, then the same bits, or nothing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ class Subclassed(keras.Model):
 
 def twice_the_same_path() -> Any:
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(1, name="same")(keras.layers.Dense(4, name="other")(inputs)))
+    model = keras.Model(
+        inputs, keras.layers.Dense(1, name="same")(keras.layers.Dense(4, name="other")(inputs))
+    )
     model.layers[1].name = "same"
     return compiled(model)
 
@@ -320,12 +322,22 @@ def test_a_vocabulary_is_told_to_be_outside_of_the_versions(store: VersionStore)
     layer = keras.layers.TextVectorization(output_sequence_length=4)
     layer.adapt(["a b", "c d"])
     model = compiled(
-        keras.Sequential([keras.Input((1,), dtype="string"), layer, keras.layers.Embedding(8, 2),
-                          keras.layers.Flatten(), keras.layers.Dense(1)])
+        keras.Sequential(
+            [
+                keras.Input((1,), dtype="string"),
+                layer,
+                keras.layers.Embedding(8, 2),
+                keras.layers.Flatten(),
+                keras.layers.Dense(1),
+            ]
+        )
     )
     with pytest.warns(MVCWarning, match="vocabulary"):
         model.fit(
-            tf.constant([["a b"], ["c"]]), tf.constant([[1.0], [2.0]]), verbose=0, callbacks=[VersionCheckpoint(store)]
+            tf.constant([["a b"], ["c"]]),
+            tf.constant([[1.0], [2.0]]),
+            verbose=0,
+            callbacks=[VersionCheckpoint(store)],
         )
     assert store.get("latest").details.run_record["not_in_versions"]
 
