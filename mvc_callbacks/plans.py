@@ -192,10 +192,11 @@ class _Work:
         # Lists that draw the same file again and again are common; a million names are as many as are worth
         # the memory.
         known: set[str] = set()
+        alone = len(self.finder.groups) == 1 and self.finder.groups[0].folder is not None
         for group in self.finder.groups:
             for path in group.paths(self.problem):
                 if path not in known:
-                    if len(known) < _REMEMBERED:
+                    if not alone and len(known) < _REMEMBERED:
                         known.add(path)
                     yield path, self.names(path)
 
