@@ -10,14 +10,14 @@ from mvc_callbacks.errors import MVCError
 from mvc_callbacks.versions import Version
 
 if TYPE_CHECKING:
-    from mvc_callbacks.store import VersionStore
+    from mvc_callbacks.store_reader import StoreReader
 
 __all__ = ["difference"]
 
 _NAMES = 10_000
 
 
-def difference(store: VersionStore, a: Version, b: Version) -> Difference:
+def difference(store: StoreReader, a: Version, b: Version) -> Difference:
     """Compare two versions as far as the store can tell.
 
     Args:
@@ -32,7 +32,7 @@ def difference(store: VersionStore, a: Version, b: Version) -> Difference:
     return compare(a, b, files=_files(store, a, b), weights=(_tensors(store, a), _tensors(store, b)))
 
 
-def _files(store: VersionStore, a: Version, b: Version) -> dict[str, listings.ListingDifference]:
+def _files(store: StoreReader, a: Version, b: Version) -> dict[str, listings.ListingDifference]:
     found = {}
     for name, mine in a.data.items():
         theirs = b.data.get(name)
@@ -46,7 +46,7 @@ def _files(store: VersionStore, a: Version, b: Version) -> dict[str, listings.Li
     return found
 
 
-def _tensors(store: VersionStore, version: Version) -> Tensors | None:
+def _tensors(store: StoreReader, version: Version) -> Tensors | None:
     try:
         return store.entries(version)
     except MVCError:

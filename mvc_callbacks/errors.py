@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AliasMoved",
     "AmbiguousRef",
     "BadName",
     "CorruptHistory",
@@ -49,6 +50,10 @@ class AmbiguousRef(MVCError, LookupError):
 
 class BadName(MVCError, ValueError):
     """A ref, label, alias or digest that no store accepts."""
+
+
+class AliasMoved(MVCError, RuntimeError):
+    """An alias does not point to what the caller expected; it was left alone."""
 
 
 class CorruptObject(MVCError, ValueError):

@@ -173,6 +173,10 @@ class Finder:
             tuple(row["monitor"]): order_of(row) for row in sorted(rows, key=order_of) if row["monitor"]
         }
         if ref.metric is not None:
+            if not any(ref.metric in row["metrics"] for row in rows):
+                raise UnknownRef(
+                    f"{text!r}: no version with weights has the metric {ref.metric!r}{_metrics(rows)}"
+                )
             modes = {mode for name, mode in watched if name == ref.metric}
             if ref.mode is not None or len(modes) == 1:
                 return ref.metric, ref.mode or next(iter(modes))

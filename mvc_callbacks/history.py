@@ -111,6 +111,14 @@ def check_row(row: Row) -> None:
     for name, types in _TYPES.items():
         if name not in row or not isinstance(row[name], types) or isinstance(row[name], bool):
             raise ValueError(f"its {name!r} is missing or of a wrong type")
+    notes = row.get("notes", [])  # rows have them only since there are some
+    if not isinstance(notes, list) or not all(
+        isinstance(each, dict)
+        and set(each) == {"id", "time", "text", "who"}
+        and all(isinstance(value, str) for value in each.values())
+        for each in notes
+    ):
+        raise ValueError("its 'notes' are of a wrong type")
     for state in (row["weights"], row["state"] or {"digest": ""}):
         if not isinstance(state.get("digest"), str):
             raise ValueError("a state's digest is missing or no text")
@@ -164,9 +172,12 @@ class History:
         Raises:
             CorruptHistory: If that row is no longer there.
         """
-        if after and self.row(run, after) is None:
+        path = self._path(run, row["number"])
+        tables = AtomicStorage(path, self._staging).read() or {}
+        there = {each["number"] for each in _rows_in(tables, path)}
+        if after and after not in there and self.row(run, after) is None:
             raise CorruptHistory(f"{self._path(run, after)} has lost version {after}; {_HINT}")
-        self._write(self._path(run, row["number"]), [row])
+        self._write(path, tables, [row])
 
     def update(self, run: str, numbers: Iterable[int], change: Callable[[Row], None]) -> None:
         """Change rows, durably; each database is written once. Hold the store's lock.
@@ -178,12 +189,13 @@ class History:
         for number in numbers:
             by_path.setdefault(self._path(run, number), set()).add(number)
         for path, wanted in by_path.items():
-            rows = {row["number"]: row for row in self.rows_of(path)}
+            tables = AtomicStorage(path, self._staging).read() or {}
+            rows = {row["number"]: row for row in _rows_in(tables, path)}
             if missing := wanted - rows.keys():
                 raise CorruptHistory(f"{path} has no version {min(missing)}; {_HINT}")
             for number in wanted:
                 change(rows[number])
-            self._write(path, [rows[number] for number in sorted(wanted)])
+            self._write(path, tables, [rows[number] for number in sorted(wanted)])
 
     def replace(self, run: str, rows: list[Row]) -> None:
         """Write all of a run's rows anew. Hold the store's lock."""
@@ -200,9 +212,7 @@ class History:
             if path not in chunks:
                 files.remove(path)
 
-    def _write(self, path: Path, rows: list[Row]) -> None:
-        storage = AtomicStorage(path, self._staging)
-        tables = storage.read() or {}
+    def _write(self, path: Path, tables: dict[str, dict[str, Any]], rows: list[Row]) -> None:
         known = dict(tables.get(FINGERPRINTS, {}))
         before = len(known)
         slim = [Document(_intern(row, known), doc_id=row["number"]) for row in rows]
@@ -214,7 +224,7 @@ class History:
                     table.insert(Document(known[key], doc_id=int(key)))
             for document in slim:
                 database.table(VERSIONS).upsert(document)
-        storage.write(batch.tables)
+        AtomicStorage(path, self._staging).write(batch.tables)
 
     def _path(self, run: str, number: int) -> Path:
         return self.folder_of(run) / f"{(number - 1) // ROLL_OVER + 1:04d}.json"
@@ -232,13 +242,7 @@ class History:
         Raises:
             CorruptHistory: If it cannot be believed.
         """
-        tables = AtomicStorage(path, self._staging).read()
-        if tables is None:
-            return []
-        with TinyDB(storage=lambda: _Batch(tables)) as database:
-            known = {document.doc_id: document for document in database.table(FINGERPRINTS).all()}
-            documents = sorted(database.table(VERSIONS).all(), key=lambda document: document.doc_id)
-        return [_resolve(document, known, path) for document in documents]
+        return _rows_in(AtomicStorage(path, self._staging).read() or {}, path)
 
     def rows(self, run: str) -> Iterator[Row]:
         """Go through a run's rows, oldest first."""
@@ -264,6 +268,13 @@ class History:
         """Remove a run's databases. Hold the store's lock."""
         files.remove_folder(self.folder_of(run))
         files.sync_folder(self.root)
+
+
+def _rows_in(tables: dict[str, dict[str, Any]], path: Path) -> list[Row]:
+    with TinyDB(storage=lambda: _Batch(tables)) as database:
+        known = {document.doc_id: document for document in database.table(FINGERPRINTS).all()}
+        documents = sorted(database.table(VERSIONS).all(), key=lambda document: document.doc_id)
+    return [_resolve(document, known, path) for document in documents]
 
 
 class _Batch(Storage):

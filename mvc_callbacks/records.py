@@ -81,7 +81,8 @@ class RecordFolder:
         data = files.read_file(path, limit=LIMIT)
         if digest_of(data) != digest:
             raise CorruptRecord(
-                f"{path} was changed since it was written: its bytes are not what its name says"
+                f"{path} was changed since it was written: its bytes are not what its name "
+                "says; run `mvc verify`, which tells the versions that it hurts"
             )
         value = decode(data, what=str(path))
         if not isinstance(value, dict) or value.get("kind") != self.kind:

@@ -13,6 +13,7 @@ from mvc_callbacks.versions import (
     Evaluation,
     Fingerprint,
     Monitor,
+    Note,
     Parent,
     Pruned,
     TrainingState,
@@ -39,6 +40,7 @@ _EVENTS: Mapping[str, Mapping[str, Any]] = {
     "prune": {"versions": list, "what": str, "time": str, "policy": str},
     "evaluation": {"versions": list, "time": str, "kind_of": str, "metrics": dict, "data": dict},
     "fingerprint": {"versions": list, "time": str, "name": str, "fingerprint": dict},
+    "note": {"versions": list, "time": str, "text": str, "who": str},
     "delete": {"versions": list, "time": str, "run": str},
     "alias": {
         "name": str,
@@ -94,7 +96,7 @@ def differs(row: Row, told: Row) -> bool:
         row: The row.
         told: What `row_of` makes of the record.
     """
-    later: Row = {"pruned": [], "evaluations": [], "data": {}}
+    later: Row = {"pruned": [], "evaluations": [], "notes": [], "data": {}}
     if encode({**row, **later}) != encode({**told, **later}):  # as bytes: NaN is not equal to itself
         return True
     pending = {name for name, each in told["data"].items() if each.get("coverage") == "pending"}
@@ -121,6 +123,9 @@ def apply_event(row: Row, identity: str, event: Mapping[str, Any]) -> None:
         row["evaluations"] = sorted([*row["evaluations"], told], key=lambda each: (each["time"], each["id"]))
     elif kind == "fingerprint" and row["data"].get(event["name"], {}).get("coverage") == "pending":
         row["data"] = {**row["data"], event["name"]: event["fingerprint"]}
+    elif kind == "note" and identity not in {each["id"] for each in row.get("notes", ())}:
+        told = {"id": identity, **{name: event[name] for name in ("time", "text", "who")}}
+        row["notes"] = sorted([*row.get("notes", ()), told], key=lambda each: (each["time"], each["id"]))
 
 
 def is_event(event: Mapping[str, Any]) -> bool:
@@ -137,7 +142,7 @@ def by_version(
     """Return what `apply_event` takes for each version, in the given order."""
     found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for identity, event in events:
-        if event["event"] in ("prune", "evaluation", "fingerprint"):
+        if event["event"] in ("prune", "evaluation", "fingerprint", "note"):
             for each in event["versions"]:
                 found.setdefault(each, []).append((identity, event))
     return found
@@ -157,6 +162,7 @@ def is_told(row: Row, told: Row, events: Iterable[tuple[str, Mapping[str, Any]]]
     kinds = [(identity, event["event"], event) for identity, event in events]
     gone = {event["what"] for _, kind, event in kinds if kind == "prune"}
     measured = {identity: event for identity, kind, event in kinds if kind == "evaluation"}
+    notes = {identity: event for identity, kind, event in kinds if kind == "note"}
     late = [(event["name"], event["fingerprint"]) for _, kind, event in kinds if kind == "fingerprint"]
     return (
         all(each.get("what") in gone for each in row["pruned"])
@@ -165,6 +171,11 @@ def is_told(row: Row, told: Row, events: Iterable[tuple[str, Mapping[str, Any]]]
             and encode(each["metrics"]) == encode(measured[each["id"]]["metrics"])
             and each["data"] == measured[each["id"]]["data"]
             for each in row["evaluations"]
+        )
+        and all(
+            each["id"] in notes
+            and all(each[field] == notes[each["id"]][field] for field in ("time", "text", "who"))
+            for each in row.get("notes", ())
         )
         and all(told["data"].get(name) == each or (name, each) in late for name, each in row["data"].items())
     )
@@ -200,6 +211,7 @@ def version_of(row: Row, load: Callable[[str], Details] | None) -> Version:
             ),
             pruned=tuple(Pruned(**each) for each in row["pruned"]),
             flags=tuple(row["flags"]),
+            notes=tuple(Note(**each) for each in row.get("notes", ())),
             _load=load,
         )
     except (KeyError, TypeError, AttributeError) as error:

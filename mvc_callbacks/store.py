@@ -9,23 +9,24 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
-from mvc_callbacks.aliases import AliasTable
 from mvc_callbacks.commit import Run, now, user
-from mvc_callbacks.errors import BadName, MVCWarning
+from mvc_callbacks.errors import BadName, Misconfigured, MVCWarning
 from mvc_callbacks.history import Row
 from mvc_callbacks.pruning import Pruner, PruneReport
 from mvc_callbacks.rebuilding import Rebuilder, RebuildReport
 from mvc_callbacks.refs import check_name
 from mvc_callbacks.retention import choose
 from mvc_callbacks.rows import apply_event
-from mvc_callbacks.store_reader import StoreReader
+from mvc_callbacks.store_aliases import AliasMover
 from mvc_callbacks.verifying import Report, Verifier
 from mvc_callbacks.versions import Fingerprint, Version
 
 __all__ = ["VersionStore"]
 
+LONGEST_NOTE = 10_000
 
-class VersionStore(StoreReader):
+
+class VersionStore(AliasMover):
     """A folder of versions.
 
     Nothing is read, made or locked before it is asked for.
@@ -191,6 +192,22 @@ class VersionStore(StoreReader):
         self._tell(identity, fields)
         return self.get(identity)
 
+    def note(self, ref: str | Version, text: str) -> Version:
+        """Write a note about a version; its id stays.
+
+        Returns:
+            The version as it is now.
+
+        Raises:
+            Misconfigured: If the text is empty, or longer than 10 000 letters.
+        """
+        if not text.strip() or len(text) > LONGEST_NOTE:
+            raise Misconfigured(f"a note has 1 to {LONGEST_NOTE} letters, and this one {len(text.strip())}")
+        identity = self._version(ref).id
+        fields = {"event": "note", "versions": [identity], "text": text.strip(), "who": user(), "time": now()}
+        self._tell(identity, fields)
+        return self.get(identity)
+
     def _tell(self, identity: str, fields: Mapping[str, Any]) -> None:
         """Write an event about one version, and its row."""
         self._layout.check()
@@ -203,75 +220,6 @@ class VersionStore(StoreReader):
             self._layout.history.update(
                 row["run"], [row["number"]], lambda each: apply_event(each, event, told)
             )
-
-    # --- aliases ---
-
-    def promote(self, ref: str | Version, name: str, *, why: str = "") -> Version:
-        """Point an alias to a version.
-
-        Args:
-            ref: A ref, or a version.
-            name: The alias, such as ``production``; made where it is new.
-            why: Kept in the log.
-
-        Returns:
-            The version.
-
-        Raises:
-            BadName: If the name cannot be one, or is a run's label.
-            PrunedVersion: If the version's weights were pruned.
-        """
-        check_name(name, "alias")
-        version = self._version(ref)
-        self._refuse_pruned(version, "weights")
-        return self._move(name, lambda _: version.id, "promote", why)
-
-    def rollback(self, name: str, *, why: str = "") -> Version:
-        """Point an alias back to where it was before its last promotion.
-
-        Returns:
-            The version that it points to now.
-
-        Raises:
-            UnknownRef: If there is no such alias, or nothing before.
-            PrunedVersion: If that version's weights were pruned.
-        """
-        self._layout.check()
-        return self._move(name, lambda table: table.undo_target(name), "rollback", why)
-
-    def _move(self, name: str, target: Callable[[AliasTable], str], how: str, why: str) -> Version:
-        layout = self._layout
-        layout.open_for_writing()
-        layout.make_staging()
-        with layout.lock(f"moving the alias {name}"):
-            table = self._whole_aliases()
-            current = table.current()
-            known = [*layout.history.runs(), *(each for each in current if each != name)]
-            if name.lower() in {each.lower() for each in known}:
-                raise BadName(f"{name!r} is taken by a run or another alias; choose another name")
-            version = self.version_from(self._finder().by_id(target(table)))
-            self._refuse_pruned(version, "weights")
-            fields = {
-                "event": "alias",
-                "name": name,
-                "id": version.id,
-                "previous": current.get(name),
-                "turn": table.next_turn(name),
-                "time": now(),
-                "how": how,
-                "why": why,
-                "who": user(),
-            }
-            table.append(layout.events.write(fields), fields)
-        return version
-
-    def _whole_aliases(self) -> AliasTable:
-        """Return the aliases, made again where they were lost: or nothing is protected. Hold the lock."""
-        table = self._aliases()
-        if not table.exists():
-            warnings.warn(f"the aliases of {self.path} were gone and were made again", MVCWarning, 4)
-            Rebuilder(self._layout).rebuild_aliases()
-        return table
 
     # --- keeping house ---
 

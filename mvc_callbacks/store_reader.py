@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -382,6 +382,18 @@ class StoreReader:
         """Return the moves of one alias, or of all, oldest first."""
         self._layout.check()
         return self._aliases().log(name)
+
+    def watch(self, name: str, *, timeout: float | None = None, every: float = 1.0) -> Iterator[Version]:
+        """Yield the version that an alias points to, and again each time that it points to another.
+
+        Args:
+            name: The alias; neither it nor the store need be there yet.
+            timeout: Seconds without a move after which it ends; None to go on for ever, 0 to look once.
+            every: Seconds between two looks.
+        """
+        from mvc_callbacks.watching import watch
+
+        return watch(self, name, timeout=timeout, every=every)
 
     def diff(self, a: str | Version, b: str | Version) -> Difference:
         """Compare two versions."""

@@ -13,6 +13,7 @@ __all__ = [
     "Evaluation",
     "Fingerprint",
     "Monitor",
+    "Note",
     "Parent",
     "Pruned",
     "RunInfo",
@@ -208,6 +209,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """What somebody wrote about a version.
+
+    Attributes:
+        id: The event's id.
+        time: When, UTC ISO-8601.
+        text: The note.
+        who: ``user@host``.
+    """
+
+    id: str
+    time: str
+    text: str
+    who: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tell the note as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Pruned:
     """What went of a version, when and by which policy.
 
@@ -290,6 +312,7 @@ class Version:
         evaluations: Later evaluations, oldest first.
         pruned: What went of it, latest first, or empty.
         flags: Marks such as ``nonfinite`` or ``stale``.
+        notes: What was written about it, oldest first.
     """
 
     id: str
@@ -309,6 +332,7 @@ class Version:
     evaluations: tuple[Evaluation, ...] = ()
     pruned: tuple[Pruned, ...] = ()
     flags: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     _load: Callable[[str], Details] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -374,6 +398,7 @@ class Version:
             "evaluations": [each.to_dict() for each in self.evaluations],
             "pruned": [asdict(each) for each in self.pruned],
             "flags": list(self.flags),
+            "notes": [each.to_dict() for each in self.notes],
         }
 
     def without_loader(self) -> Version:

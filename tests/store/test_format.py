@@ -13,6 +13,7 @@ from store_kit import LOSS, chunk, commit, edit, f32, fingerprint, large, many
 
 from mvc_callbacks import commit as commit_module
 from mvc_callbacks import store as store_module
+from mvc_callbacks import store_aliases as store_aliases_module
 from mvc_callbacks.canonical import encode
 from mvc_callbacks.errors import CorruptRecord, StoreNotFound, UnsafeFile, UnsupportedFormat
 from mvc_callbacks.snapshot import Snapshot
@@ -23,7 +24,7 @@ from mvc_callbacks.tensors import State
 @pytest.fixture
 def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the clock stand, and the user be nobody in particular."""
-    for module in (commit_module, store_module):
+    for module in (commit_module, store_module, store_aliases_module):
         monkeypatch.setattr(module, "now", lambda: "2026-01-02T03:04:05.678901Z")
         monkeypatch.setattr(module, "user", lambda: "ada@host")
 

@@ -25,7 +25,7 @@ from store_kit import (
 
 from mvc_callbacks import commit as commit_module
 from mvc_callbacks import history
-from mvc_callbacks import store as store_module
+from mvc_callbacks import store_aliases as store_module
 from mvc_callbacks.commit import Run
 from mvc_callbacks.store import VersionStore
 
