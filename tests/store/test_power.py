@@ -120,8 +120,13 @@ def test_bad_input_46_a_power_cut_at_any_moment_loses_nothing_acknowledged(
     figure(
         "power cuts: every moment, each operation dropped", _try_all(every, power.steps, promised, tmp_path)
     )
-    samples = power.samples(zlib.crc32(repr(pair).encode()), scale(6, 625))
-    figure("power cuts: seeded samples", _try_all(samples, power.steps, promised, tmp_path))
+    drawn = scale(6, 625)
+    samples = power.samples(zlib.crc32(repr(pair).encode()), drawn)
+    figure(
+        "power cuts: seeded samples that left different disks",
+        _try_all(samples, power.steps, promised, tmp_path),
+    )
+    figure("power cuts: seeded samples drawn", drawn)
 
 
 def test_the_model_of_the_disk_sees_a_missing_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
