@@ -76,10 +76,13 @@ class VersionFileSystem(AbstractFileSystem):  # type: ignore[misc]
         import torch  # only who opens a checkpoint needs it
 
         from mvc_callbacks.lightning_io import checkpoint_of, locate
+        from mvc_callbacks.markers import without_markers
 
         store, ref = locate(path)
+        checkpoint = checkpoint_of(store, ref, for_fit=False)
         stream = io.BytesIO()
-        torch.save(checkpoint_of(store, ref, for_fit=False), stream)
+        # A marker is of a class that no safe loading knows, and one would make all the rest unreadable.
+        torch.save(without_markers(checkpoint), stream)
         stream.seek(0)
         return stream
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from mvc_callbacks import lineage, torch_state, urls
@@ -34,7 +35,7 @@ def evaluate(
         last_url: The URL of the callback's last version, or an empty string.
     """
     metrics = scalars_of(trainer.callback_metrics)
-    if not trainer.is_global_zero or not store.exists() or not metrics:
+    if not trainer.is_global_zero or trainer.fast_dev_run or not store.exists() or not metrics:
         return
     version = loaded or _by_weights(store, module, last_url)
     if version is None:
@@ -44,8 +45,17 @@ def evaluate(
         computed = plan.compute()
         if computed.listing is not None:
             store.put_listing(computed.listing)
-        data[name] = computed.fingerprint
+        data[name] = replace(
+            computed.fingerprint, problems=(*computed.fingerprint.problems, *_limits(trainer, kind))
+        )
     store.evaluate(version.id, kind, metrics, data)
+
+
+def _limits(trainer: Any, kind: str) -> tuple[str, ...]:
+    """Tell that perhaps only a part of the data was measured, which its fingerprint covers as a whole."""
+    name = "limit_test_batches" if kind == "test" else "limit_val_batches"
+    limit = getattr(trainer, name)
+    return () if isinstance(limit, float) and limit >= 1.0 else (f"measured with {name}={limit}",)
 
 
 def _by_weights(store: VersionStore, module: Any, last_url: str) -> Version | None:

@@ -11,7 +11,7 @@ import torch
 
 from mvc_callbacks import hyperparameters, torch_state, urls
 from mvc_callbacks.errors import MVCWarning, PrunedVersion, UnknownRef
-from mvc_callbacks.markers import Marker
+from mvc_callbacks.markers import find_markers, without_markers
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.tensors import State
 from mvc_callbacks.versions import Version
@@ -220,10 +220,8 @@ def _drop_markers(checkpoint: dict[str, Any], name: str) -> None:
     for key in _HYPERPARAMETERS:
         given = checkpoint.get(key)
         if isinstance(given, Mapping):
-            bad = [each for each, value in given.items() if isinstance(value, Marker)]
-            dropped += bad
-            for each in bad:
-                del given[each]  # type: ignore[attr-defined]
+            dropped += dict.fromkeys(path for path, _ in find_markers(given))
+            checkpoint[key] = without_markers(given)
     if dropped:
         warnings.warn(
             f"version {name} has no values for the hyperparameters {', '.join(map(repr, dropped))} (masked, "

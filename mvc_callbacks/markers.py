@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Marker", "Masked", "Tagged", "Untold", "find_markers"]
+__all__ = ["Marker", "Masked", "Tagged", "Untold", "find_markers", "without_markers"]
 
 
 class Marker:
@@ -86,3 +86,29 @@ def find_markers(value: Any, path: str = "") -> Iterator[tuple[str, Marker]]:
     ):
         for index, each in enumerate(value):
             yield from find_markers(each, f"{path}.{index}" if path else str(index))
+
+
+def without_markers(value: Any) -> Any:
+    """Take the markers out of a decoded tree: mappings and sets lose them, elsewhere None stands for them.
+
+    Args:
+        value: Changed in place where it can be.
+    """
+    if isinstance(value, Marker):
+        return None
+    if next(find_markers(value), None) is None:
+        return value
+    if isinstance(value, MutableMapping):
+        for key in list(value):
+            if isinstance(key, Marker) or isinstance(value[key], Marker):
+                del value[key]
+            else:
+                value[key] = without_markers(value[key])
+    elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
+        without_markers(vars(value))
+    elif isinstance(value, (set, frozenset)):
+        return type(value)(each for each in value if not isinstance(each, Marker))
+    elif isinstance(value, Sequence):
+        rest = [without_markers(each) for each in value]
+        return tuple(rest) if isinstance(value, tuple) else rest
+    return value

@@ -15,7 +15,7 @@ import torch
 from small_models import Small, trainer_of
 
 from mvc_callbacks import VersionStore
-from mvc_callbacks.errors import MVCError, PrunedVersion, UnknownRef
+from mvc_callbacks.errors import MVCError, MVCWarning, PrunedVersion, UnknownRef
 from mvc_callbacks.lightning import VersionCheckpoint
 
 
@@ -54,6 +54,39 @@ def test_a_test_leaves_what_is_known_of_the_last_run(store: VersionStore) -> Non
     trainer.test(ckpt_path="mvc://baseline/1", verbose=False)
     assert (callback.best_model_path, callback.best_model_score) == (best, score)
     assert callback.run_name == "baseline"
+
+
+def test_an_evaluation_of_a_part_says_so_and_a_dry_run_is_none(store: VersionStore) -> None:
+    fitted(store)
+    trainer_of(VersionCheckpoint(store.path), fast_dev_run=True).test(
+        Small(), ckpt_path="mvc://best", verbose=False
+    )
+    assert store.get("best").evaluations == ()
+    trainer_of(VersionCheckpoint(store.path), limit_test_batches=1).test(
+        Small(), ckpt_path="mvc://best", verbose=False
+    )
+    [evaluation] = store.get("best").evaluations
+    assert evaluation.data["test"].problems == ("measured with limit_test_batches=1",)
+
+
+class Configured(Small):
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["login"] = {"names": ["me"], "password": "hunter2", "seen": ({"api_key": "k"}, 3)}
+
+
+def test_a_secret_deep_inside_does_not_make_a_version_unreadable(store: VersionStore) -> None:
+    trainer = trainer_of(VersionCheckpoint(store.path, run="secret"))
+    trainer.fit(Configured({"width": 4, "login": {"token": "s3cret"}}))
+    url = f"mvc://{store.path}@secret"
+    with pytest.warns(MVCWarning, match="options.login.token"):
+        model = Configured.load_from_checkpoint(url, weights_only=True)
+    assert model.hparams.options == {"width": 4, "login": {}}
+    with fsspec.open(url) as stream:
+        assert torch.load(stream)["login"] == {"names": ["me"], "seen": ({}, 3)}
 
 
 def test_load_from_checkpoint_gives_the_versions_weights(store: VersionStore) -> None:
