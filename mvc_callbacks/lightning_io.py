@@ -216,7 +216,7 @@ def _bare(version: Version) -> dict[str, Any]:
 
 def _drop_markers(checkpoint: dict[str, Any], name: str) -> None:
     # A marker is never passed to a constructor as if it were the value; what is missing is asked for there.
-    dropped = []
+    dropped: list[str] = []
     for key in _HYPERPARAMETERS:
         given = checkpoint.get(key)
         if isinstance(given, Mapping):
