@@ -66,6 +66,34 @@ class AliasTable:
                 f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`"
             ) from error
 
+    def is_told(self, events: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Tell whether every move is told by an event, in order, and the aliases are where the moves lead.
+
+        An event may be there without its move, when a crash came between the two.
+
+        Args:
+            events: Id to event, of all that move aliases.
+
+        Raises:
+            CorruptHistory: If the database cannot be read.
+        """
+        current, log = self._tables()
+        ends: dict[str, str] = {}
+        turns: dict[str, int] = {}
+        for row in log:
+            event = events.get(str(row.get("event")))
+            if event is None or any(row.get(field) != event[field] for field in (*_FIELDS, "turn")):
+                return False
+            if event["turn"] < turns.get(event["name"], 0):
+                return False
+            turns[event["name"]] = event["turn"]
+            ends.pop(event["name"], None)
+            if event["id"] is not None:
+                ends[event["name"]] = event["id"]
+        tables = self._storage.read() or {}
+        numbered = tables.get("log", {}).keys() == {str(number) for number in range(1, len(log) + 1)}
+        return numbered and current == ends
+
     def next_turn(self, name: str) -> int:
         """Return the number of an alias's next move; clocks do not order them."""
         return len(self.log(name)) + 1

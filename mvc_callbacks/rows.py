@@ -36,6 +36,8 @@ _STATIC = (
     "parents",
 )
 
+_PRUNED = ("what", "time", "policy")
+
 _EVENTS: Mapping[str, Mapping[str, Any]] = {
     "prune": {"versions": list, "what": str, "time": str, "policy": str},
     "evaluation": {"versions": list, "time": str, "kind_of": str, "metrics": dict, "data": dict},
@@ -115,17 +117,21 @@ def apply_event(row: Row, identity: str, event: Mapping[str, Any]) -> None:
     """
     kind = event["event"]
     if kind == "prune":
-        told = {"what": event["what"], "time": event["time"], "policy": event["policy"]}
+        told = {name: event[name] for name in _PRUNED}
         if told["what"] not in {each["what"] for each in row["pruned"]}:
             row["pruned"] = sorted([told, *row["pruned"]], key=lambda each: str(each["what"]), reverse=True)
     elif kind == "evaluation" and identity not in {each["id"] for each in row["evaluations"]}:
-        told = {"id": identity, **{name: event[name] for name in ("time", "kind_of", "metrics", "data")}}
+        told = {"id": identity, **_evaluation(event)}
         row["evaluations"] = sorted([*row["evaluations"], told], key=lambda each: (each["time"], each["id"]))
     elif kind == "fingerprint" and row["data"].get(event["name"], {}).get("coverage") == "pending":
         row["data"] = {**row["data"], event["name"]: event["fingerprint"]}
     elif kind == "note" and identity not in {each["id"] for each in row.get("notes", ())}:
         told = {"id": identity, **{name: event[name] for name in ("time", "text", "who")}}
         row["notes"] = sorted([*row.get("notes", ()), told], key=lambda each: (each["time"], each["id"]))
+
+
+def _evaluation(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: event[name] for name in ("time", "kind_of", "metrics", "data")}
 
 
 def is_event(event: Mapping[str, Any]) -> bool:
@@ -160,16 +166,15 @@ def is_told(row: Row, told: Row, events: Iterable[tuple[str, Mapping[str, Any]]]
     """
     events = list(events)
     kinds = [(identity, event["event"], event) for identity, event in events]
-    gone = {event["what"] for _, kind, event in kinds if kind == "prune"}
+    gone = [{name: event[name] for name in _PRUNED} for _, kind, event in kinds if kind == "prune"]
     measured = {identity: event for identity, kind, event in kinds if kind == "evaluation"}
     notes = {identity: event for identity, kind, event in kinds if kind == "note"}
     late = [(event["name"], event["fingerprint"]) for _, kind, event in kinds if kind == "fingerprint"]
     return (
-        all(each.get("what") in gone for each in row["pruned"])
+        all(each in gone for each in row["pruned"])
         and all(
             each.get("id") in measured
-            and encode(each["metrics"]) == encode(measured[each["id"]]["metrics"])
-            and each["data"] == measured[each["id"]]["data"]
+            and encode({**each, "id": ""}) == encode({"id": "", **_evaluation(measured[each["id"]])})
             for each in row["evaluations"]
         )
         and all(

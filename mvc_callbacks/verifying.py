@@ -139,7 +139,7 @@ class Verifier:
         }
         for row in rows:
             self._check_row(row, known, later.get(row["id"], []))
-        self._check_aliases(ids)
+        self._check_aliases(ids, {identity: event for identity, event in events if event["event"] == "alias"})
         read = 0
         check = self._check_bytes if full else self._check_presence
         with ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="mvc-verify") as pool:
@@ -289,7 +289,7 @@ class Verifier:
         hint = "" if suffix in (".jsonl", ".patch") else "; saving the same tensors again heals it"
         self._problems.append(Problem(kind, what, f"{what} {text}{hint}", versions, tensors))
 
-    def _check_aliases(self, ids: set[str]) -> None:
+    def _check_aliases(self, ids: set[str], events: Mapping[str, Mapping[str, Any]]) -> None:
         if not files.exists(self._layout.aliases_path):
             text = "aliases.json is missing; run `mvc rebuild`"
             self._problems.append(Problem("history", "aliases.json", text))
@@ -300,5 +300,8 @@ class Verifier:
                 if identity not in ids:
                     text = f"the alias {name} points to {identity[:12]}, which the history does not have"
                     self._problems.append(Problem("lineage", "aliases.json", text, (identity,)))
+            if set(table.current().values()) <= ids and not table.is_told(events):
+                text = "aliases.json says what no event says; run `mvc rebuild`"
+                self._problems.append(Problem("history", "aliases.json", text))
         except CorruptHistory as error:
             self._problems.append(Problem("history", "aliases.json", str(error)))
