@@ -52,18 +52,20 @@ def install(session: nox.Session, *what: str, constraints: str | Path = "constra
     session.install("--constraint", str(constraints), *cpu_wheels(session), *what)
 
 
-def pytest(session: nox.Session, *args: str) -> None:
+def pytest(session: nox.Session, *args: str, dist: str = "worksteal", **environment: str) -> None:
     """Run pytest on two workers; what follows ``--`` on nox's command line comes last."""
-    session.run("pytest", "-n", "2", "--dist", "worksteal", *args, *session.posargs, env=ONE_THREAD)
+    env = {**ONE_THREAD, **environment}
+    session.run("pytest", "-n", "2", "--dist", dist, *args, *session.posargs, env=env)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Train on real images, look at the versions, restore, promote and roll back."""
-    install(session, ".[lightning]", "scikit-learn", "pillow")
+    """Train on real images, look at the versions, restore, promote and roll back: with Lightning, then Keras."""
+    install(session, ".[lightning,tensorflow]", "scikit-learn", "pillow")
     folder = Path(tempfile.mkdtemp(prefix="mvc-demo-"))
     with session.chdir(folder):
         session.run("python", str(ROOT / "examples/lightning_digits.py"), *session.posargs, env=ONE_THREAD)
+        session.run("python", str(ROOT / "examples/keras_digits.py"), env=ONE_THREAD)
     session.log(f"What the demo made is in {folder}; {session.bin}/mvc looks at its store.")
 
 
@@ -72,6 +74,23 @@ def tests(session: nox.Session) -> None:
     """Run every ordinary test."""
     install(session, ".[test]")
     pytest(session)
+
+
+@nox.session
+def keras(session: nox.Session) -> None:
+    """Run the Keras tests, and what both frameworks promise, on TensorFlow and again on torch."""
+    install(session, ".[tensorflow,lightning,test_keras]")
+    for backend in ("tensorflow", "torch"):
+        # A file stays on one worker: its fixtures train models that all of its tests look at.
+        pytest(session, "tests/keras", "tests/test_parity.py", dist="loadfile", KERAS_BACKEND=backend)
+
+
+@nox.session
+def jax(session: nox.Session) -> None:
+    """Look whether Keras on JAX works: fits, restoring and resuming."""
+    install(session, ".[keras]", "hypothesis", "jax", "pytest", "pytest-xdist")
+    files = ("tests/keras/test_keras_fit.py", "tests/keras/test_keras_restore.py")
+    pytest(session, *files, dist="loadfile", KERAS_BACKEND="jax")
 
 
 @nox.session

@@ -34,6 +34,8 @@ def hyperparameters_of(
     else:
         told = {name: _simple(value) for name, value in compiled.items() if value not in (None, False)}
     optimizer = told.get("optimizer")
+    if isinstance(optimizer, dict):
+        optimizer.pop("name", None)  # adam, then adam_1: counted by the process, and no choice of anybody
     if isinstance(optimizer, dict) and isinstance(optimizer.get("learning_rate"), float):
         optimizer["learning_rate"] = _short(optimizer["learning_rate"])
     told["epochs"] = params.get("epochs")
