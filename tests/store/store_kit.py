@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from mvc_callbacks import commit as commit_module
 from mvc_callbacks import files
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.store import VersionStore
@@ -116,14 +114,6 @@ def edit(path: Path, change: Callable[[Any], Any]) -> None:
 def fingerprint(digit: str, coverage: str = "files") -> Fingerprint:
     """Make a fingerprint."""
     return Fingerprint(digit * 64, coverage, 3, 30, "test")  # type: ignore[arg-type]
-
-
-def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, function: Callable[[], str]) -> None:
-    """Put another ``now`` or ``user`` into every module that has taken it from `commit`."""
-    real = getattr(commit_module, name)
-    for module in [each for key, each in sys.modules.items() if key.startswith("mvc_callbacks.")]:
-        if getattr(module, name, None) is real:
-            monkeypatch.setattr(module, name, function)
 
 
 class Crash(BaseException):

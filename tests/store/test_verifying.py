@@ -309,7 +309,7 @@ def test_an_alias_that_leads_nowhere_is_reported(store: VersionStore) -> None:
     commit(store, "base", 1)
     store.promote("latest", "production")
     edit(store.path / "aliases.json", lambda value: value["aliases"]["1"].update(id="f" * 64))
-    assert [problem.kind for problem in store.verify().problems] == ["lineage"]
+    assert "lineage" in {problem.kind for problem in store.verify().problems}
 
 
 def test_a_damaged_object_that_cannot_be_moved_aside_is_reported_and_stays(
