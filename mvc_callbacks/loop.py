@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks import code, environment
+from mvc_callbacks.errors import Misconfigured
 from mvc_callbacks.fingerprint import plan
 from mvc_callbacks.hyperparameters import hiding, tell
 from mvc_callbacks.versions import Fingerprint, Monitor, Parent, Version
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mvc_callbacks.commit import Run
     from mvc_callbacks.store import VersionStore
 
-__all__ = ["begin", "checkpoint", "commit"]
+__all__ = ["begin", "check", "checkpoint", "commit"]
 
 
 def begin(store: VersionStore, label: str | None) -> Run:
@@ -24,6 +25,28 @@ def begin(store: VersionStore, label: str | None) -> Run:
     patch = {"patch": store.put_patch(captured.patch)} if captured.patch is not None else {}
     record = {"code": {**captured.facts, **patch}, "environment": environment.capture()}
     return store.open_run(label, framework="torch", record=record)
+
+
+def check(state_dict: object, metrics: Mapping[str, Any] | None) -> None:
+    """Refuse, before a run is begun for it, what cannot be made a version.
+
+    Raises:
+        Misconfigured: With what to give instead.
+    """
+    if not isinstance(state_dict, Mapping):
+        instead = "model.state_dict()" if hasattr(state_dict, "state_dict") else "a mapping of name to tensor"
+        raise Misconfigured(f"a state dict is needed, not {type(state_dict).__name__}: give {instead}")
+    _numbers(metrics or {})
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError):
+            raise Misconfigured(f"the metric {name!r} is {value!r:.100}: give one number") from None
+    return numbers
 
 
 def commit(
@@ -35,7 +58,7 @@ def commit(
     metrics: Mapping[str, float] | None,
     hyperparameters: Mapping[str, Any] | None,
     data: Any,
-    parent: str | None,
+    parent: str | Version | None,
     epoch: int | None,
     step: int | None,
     monitor: tuple[str, Literal["min", "max"]] | None,
@@ -44,13 +67,14 @@ def commit(
     from mvc_callbacks.torch_state import snapshot
 
     checkpoint = {"state_dict": dict(state_dict), **(training_state or {})}
+    known = parent if parent is None or isinstance(parent, Version) else store.get(parent)
     return run.commit(
         snapshot(checkpoint, copy=False, masked=hiding(())),
         epoch=epoch,
         step=step,
-        metrics={name: float(value) for name, value in (metrics or {}).items()},
+        metrics=_numbers(metrics or {}),
         monitor=Monitor(*monitor) if monitor else None,
-        parents=(Parent(store.get(parent).id, "declared"),) if parent is not None else None,
+        parents=(Parent(known.id, "declared"),) if known is not None else None,
         hyperparameters=tell({"given": hyperparameters or {}}),
         data=_fingerprints(store, data),
     )

@@ -100,7 +100,8 @@ def parse_ref(text: str) -> Ref:
         BadName: If it has no such form.
     """
     if not isinstance(text, str):
-        raise BadName(f"a ref is text, not {type(text).__name__}")
+        instead = ": give its id" if isinstance(getattr(text, "id", None), str) else ""
+        raise BadName(f"a ref is text, not {type(text).__name__}{instead}")
     base, up = _split_parents(text)
     found = _best(base, text)  # first: metrics are often called 'val/loss'
     if found is not None:

@@ -92,7 +92,7 @@ class VersionStore(AliasMover):
         hyperparameters: Mapping[str, Any] | None = None,
         data: Any = None,
         run: str | None = None,
-        parent: str | None = None,
+        parent: str | Version | None = None,
         epoch: int | None = None,
         step: int | None = None,
         training_state: Mapping[str, Any] | None = None,
@@ -106,7 +106,7 @@ class VersionStore(AliasMover):
             hyperparameters: Whatever made it.
             data: A path, glob, list of them, or a dict of those; hashed here and now.
             run: The run's label. Versions that this store object commits under one label are one run.
-            parent: A ref of what the first version was trained from.
+            parent: What it was trained from, if not from the run's version before.
             epoch: Epoch counted from 0.
             step: Optimizer steps.
             training_state: Whatever else is needed to go on: ``{"optimizer": optimizer.state_dict()}``.
@@ -116,11 +116,13 @@ class VersionStore(AliasMover):
             The version, durable.
 
         Raises:
+            Misconfigured: If this is no state dict, or a metric is no number.
             UnsupportedTensor: If a tensor's bits cannot be kept.
             OSError: If the disk refuses.
         """
         from mvc_callbacks import loop
 
+        loop.check(state_dict, metrics)
         if run not in self._open:
             self._open[run] = loop.begin(self, run)
         return loop.commit(

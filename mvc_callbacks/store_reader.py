@@ -288,9 +288,9 @@ class StoreReader:
         state = version.training_state
         if state is None:
             raise PrunedVersion(
-                f"version {version.run}/{version.number} ({version.short_id}) was saved without it: "
-                "training cannot go on from it as it was. Load the weights with restore_version(), or resume "
-                "from another version"
+                f"version {version.run}/{version.number} ({version.short_id}) was saved without its "
+                "training state: training cannot go on from it as it was. Load the weights with "
+                "restore_version(), or resume from another version"
             )
         tensors = self._read(version, "state", state.digest, verify)
         return read_tree(self._layout, state.tree), tensors

@@ -426,7 +426,7 @@ def test_what_cannot_be_resumed_is_refused_before_training(store: VersionStore) 
     fit(small(), VersionCheckpoint(store, run="weights", save_weights_only=True), epochs=1)
     model = small()
     before = values(model.variables)
-    with pytest.raises(PrunedVersion, match="saved without it"):
+    with pytest.raises(PrunedVersion, match="saved without its training state"):
         fit(model, VersionCheckpoint(store, resume="weights"))
     with pytest.raises(UnknownRef):
         fit(model, VersionCheckpoint(store, resume="nothing"))

@@ -10,7 +10,8 @@ import torch
 from kit import Net, same_bits
 
 from mvc_callbacks import VersionStore, restore_version
-from mvc_callbacks.errors import PrunedVersion
+from mvc_callbacks.errors import BadName, Misconfigured, PrunedVersion
+from mvc_callbacks.versions import Parent
 
 
 def step(model: Net, optimizer: torch.optim.Optimizer) -> None:
@@ -63,6 +64,33 @@ def test_commits_under_one_label_are_one_run_in_a_chain(tmp_path: Path) -> None:
     child = VersionStore(store.path).commit(Net().state_dict(), run="loop", parent="loop/2")
     assert child.run == "loop-2"
     assert [(each.id, each.how) for each in child.parents] == [(ids[1], "declared")]
+
+
+def test_a_parent_may_be_given_as_a_version(tmp_path: Path) -> None:
+    store = VersionStore(tmp_path / "versions")
+    first = store.commit(Net().state_dict(), run="first")
+    assert store.commit(Net().state_dict(), run="second", parent=first).parents == (
+        Parent(first.id, "declared"),
+    )
+    with pytest.raises(BadName, match="not Version: give its id"):
+        store.get(first)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "metrics", "message"),
+    [
+        (Net(), {}, r"give model\.state_dict\(\)"),
+        (3, {}, "mapping"),
+        ({}, {"loss": "low"}, "'loss' is 'low'"),
+    ],
+)
+def test_what_cannot_be_a_version_is_refused_with_what_to_give(
+    wrong: Any, metrics: Any, message: str, tmp_path: Path
+) -> None:
+    store = VersionStore(tmp_path / "versions")
+    with pytest.raises(Misconfigured, match=message):
+        store.commit(wrong, metrics=metrics, run="loop")
+    assert not store.exists()
 
 
 def test_a_version_of_weights_only_has_no_checkpoint(tmp_path: Path) -> None:
