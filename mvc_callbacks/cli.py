@@ -31,7 +31,7 @@ def mvc(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-@mvc.command()
+@mvc.command(epilog='Example: mvc log --where "lr<1e-3 and val_loss<0.5" --since 3d')
 @click.argument("ref", required=False)
 @click.option("--run", metavar="LABEL", help="Only this run.")
 @click.option(
@@ -44,11 +44,29 @@ def mvc(context: click.Context) -> None:
 @click.option(
     "--metric", "metrics", multiple=True, metavar="NAME", help="Show this metric; may be given again."
 )
+@click.option(
+    "--since", metavar="TIME", help="Made since 2025-11-24, 2025-11-24T08:30 (UTC), or 6h, 3d, 2w ago."
+)
+@click.option("--where", metavar="CONDITION", help="Of metrics, hyperparameters, run, epoch, step, ...")
+@click.option("--data-file", metavar="PATH", help="Whose data had this file: as recorded, or on disk.")
+@click.option("--grep", metavar="TEXT", help="With this text in a note.")
+@click.option("--graph/--no-graph", default=None, help="Draw the lineage; else where it branches.")
+@click.option("--no-pager", is_flag=True, help="Write it all, however long.")
 @json_option
 @store_option
 @click.pass_obj
 def log(
-    session: Session, ref: str | None, run: str | None, number: int | None, metrics: tuple[str, ...]
+    session: Session,
+    ref: str | None,
+    run: str | None,
+    number: int | None,
+    metrics: tuple[str, ...],
+    since: str | None,
+    where: str | None,
+    data_file: str | None,
+    grep: str | None,
+    graph: bool | None,
+    no_pager: bool,
 ) -> None:
     """List versions, newest first.
 
@@ -57,23 +75,31 @@ def log(
     """
     from mvc_callbacks.cli_history import log_of, told_log
     from mvc_callbacks.render_tables import log_lines
+    from mvc_callbacks.selecting import Selection
+    from mvc_callbacks.times import point_in_time
 
     if ref is not None and run is not None:
         raise click.UsageError("give REF or --run, not both")
+    selection = Selection(
+        where=where, since=point_in_time(since, _now()) if since else None, data_file=data_file, grep=grep
+    )
     limit = (None if session.as_json else _SHOWN) if number is None else number or None
     store = session.store
-    found, older = log_of(store, ref, run, limit, metrics)
+    found, older = log_of(store, ref, run, limit, metrics, selection, graph)
     if session.as_json:
         session.tell(told_log(found))
+    elif not found.versions and selection:
+        session.note("no version is so")
     elif not found.versions:
         session.note(f"the store {clean(store.path)} has no version yet")
     else:
-        session.say(log_lines(found, now=_now(), paint=session.paint, width=session.width))
+        lines = log_lines(found, now=_now(), paint=session.paint, width=session.width)
+        session.page(lines, pager=not no_pager)
         if older:
             session.note(f"{count(older, 'older version')}: -n 0 shows all")
 
 
-@mvc.command()
+@mvc.command(epilog="Example: mvc show best")
 @click.argument("ref", default="latest")
 @json_option
 @store_option
@@ -90,7 +116,9 @@ def show(session: Session, ref: str) -> None:
         session.say(version_lines(page, now=_now(), paint=session.paint, width=session.width or 100))
 
 
-@mvc.command(short_help="Tell what changed between two versions.")
+@mvc.command(
+    short_help="Tell what changed between two versions.", epilog="Example: mvc diff baseline/best latest"
+)
 @click.argument("a")
 @click.argument("b")
 @click.option(
@@ -110,33 +138,37 @@ def diff(session: Session, a: str, b: str, everything: bool) -> None:
         session.say(difference_lines(difference, paint=session.paint, most=None if everything else MOST))
 
 
-@mvc.command()
+@mvc.command(epilog="Example: mvc runs")
 @json_option
 @store_option
 @click.pass_obj
 def runs(session: Session) -> None:
-    """List the runs, oldest first, each with its best version."""
+    """List the runs, oldest first, each with its best version.
+
+    Runs that went on one from the other are one line, "baseline > baseline-2".
+    """
     from mvc_callbacks.cli_history import run_lines_of, told_runs
-    from mvc_callbacks.render_tables import run_lines
+    from mvc_callbacks.render_lists import run_lines
 
     store = session.store
-    lines = run_lines_of(store)
     if session.as_json:
-        session.tell(told_runs(store, lines))
-    elif not lines:
+        session.tell(told_runs(store))
+        return
+    lines = run_lines_of(store)
+    if not lines:
         session.note(f"the store {clean(store.path)} has no run with a version yet")
     else:
         session.say(run_lines(lines, now=_now(), paint=session.paint))
 
 
-@mvc.command()
+@mvc.command(epilog="Example: mvc aliases")
 @json_option
 @store_option
 @click.pass_obj
 def aliases(session: Session) -> None:
     """List the aliases, where they point, and why."""
     from mvc_callbacks.cli_history import told_aliases, versions_of
-    from mvc_callbacks.render_tables import alias_lines
+    from mvc_callbacks.render_lists import alias_lines
 
     store = session.store
     current = store.aliases()
@@ -150,7 +182,32 @@ def aliases(session: Session) -> None:
         session.say(alias_lines(current, versions=known, moves=moves, now=_now(), paint=session.paint))
 
 
-@mvc.command()
+@mvc.command("alias-log", epilog="Example: mvc alias-log production")
+@click.argument("name", required=False)
+@json_option
+@store_option
+@click.pass_obj
+def alias_log(session: Session, name: str | None) -> None:
+    """Tell every move of the alias NAME, or of all: who, when, from, to, why."""
+    from mvc_callbacks.cli_history import versions_of
+    from mvc_callbacks.errors import UnknownRef
+    from mvc_callbacks.render_lists import move_lines
+
+    store = session.store
+    moves = store.alias_log(name)[::-1]
+    if name is not None and not moves:
+        names = ", ".join(sorted({move.name for move in store.alias_log()})[:8]) or "none yet"
+        raise UnknownRef(f"there is no alias {name!r:.80} in {store.path}; there are: {names}")
+    if session.as_json:
+        session.tell([move.to_dict() for move in moves])
+    elif not moves:
+        session.note(f"the store {clean(store.path)} has no alias yet: mvc promote REF NAME makes one")
+    else:
+        known = versions_of(store, {each for move in moves for each in (move.id, move.previous) if each})
+        session.page(move_lines(moves, versions=known, paint=session.paint))
+
+
+@mvc.command(epilog="Example: mvc export production model.safetensors")
 @click.argument("ref")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
@@ -174,7 +231,7 @@ def export(session: Session, ref: str, file: Path, force: bool) -> None:
         session.note(f"left out, as they are no tensors: {clean(', '.join(left_out), 200)}")
 
 
-@mvc.command()
+@mvc.command(epilog="Example: mvc verify --full")
 @click.option("--full", is_flag=True, help="Read and hash every byte; what is damaged is moved aside.")
 @json_option
 @store_option
@@ -196,7 +253,7 @@ def verify(context: click.Context, full: bool) -> None:
     context.exit(0 if report.ok else DAMAGED)
 
 
-for _command in ("promote", "rollback", "prune", "delete", "rebuild"):
+for _command in ("promote", "rollback", "note", "prune", "delete", "rebuild"):
     mvc.add_command(getattr(cli_changes, _command))
 
 

@@ -12,38 +12,59 @@ from mvc_callbacks.render import clean
 if TYPE_CHECKING:
     from mvc_callbacks.store import VersionStore
 
-__all__ = ["delete", "promote", "prune", "rebuild", "rollback"]
+__all__ = ["delete", "note", "promote", "prune", "rebuild", "rollback"]
+
+_expect = click.option(
+    "--expect", metavar="REF", help="Only if it points there now; - if it must be new. Else exit with 3."
+)
 
 
-@click.command()
+@click.command(epilog='Example: mvc promote best production -m "wins on the holdout"')
 @click.argument("ref")
 @click.argument("name")
 @click.option("-m", "--why", default="", metavar="TEXT", help="Why; kept in the alias's log.")
+@_expect
 @store_option
 @click.pass_obj
-def promote(session: Session, ref: str, name: str, why: str) -> None:
+def promote(session: Session, ref: str, name: str, why: str, expect: str | None) -> None:
     """Point the alias NAME to a version."""
     store = session.store
     before = store.aliases().get(name)
-    _say_moved(session, store, name, before, store.promote(ref, name, why=why).id)
+    _say_moved(session, store, name, before, store.promote(ref, name, why=why, expect=expect).id)
 
 
-@click.command()
+@click.command(epilog='Example: mvc rollback production -m "it was slower"')
 @click.argument("name")
 @click.option("-m", "--why", default="", metavar="TEXT", help="Why; kept in the alias's log.")
+@_expect
 @store_option
 @click.pass_obj
-def rollback(session: Session, name: str, why: str) -> None:
+def rollback(session: Session, name: str, why: str, expect: str | None) -> None:
     """Point the alias NAME back to where it was before."""
     store = session.store
     before = store.aliases().get(name)
-    _say_moved(session, store, name, before, store.rollback(name, why=why).id)
+    _say_moved(session, store, name, before, store.rollback(name, why=why, expect=expect).id)
 
 
-@click.command()
+@click.command(epilog='Example: mvc note best "trained before the labels were repaired"')
+@click.argument("ref")
+@click.argument("text")
+@store_option
+@click.pass_obj
+def note(session: Session, ref: str, text: str) -> None:
+    """Write a note about a version; mvc log --grep finds it."""
+    from mvc_callbacks.cli_reports import named
+
+    version = session.store.note(ref, text)
+    session.say([f"{named(version)}: {clean(version.notes[-1].text, 400)}"])
+
+
+@click.command(epilog="Example: mvc prune --keep-last 2 --keep-best 1 --older-than 30d --dry-run")
 @click.argument("refs", nargs=-1, metavar="[REF]...")
 @click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the newest N of each run.")
 @click.option("--keep-best", type=click.IntRange(min=0), metavar="N", help="Keep the best N of each run.")
+@click.option("--keep-every", type=click.IntRange(min=1), metavar="N", help="Keep RUN/N, RUN/2N, ...")
+@click.option("--older-than", metavar="TIME", help="Only what was made before: 2025-11-24, or 30d, 8w ago.")
 @click.option("--run", metavar="LABEL", help="Only versions of this run.")
 @click.option(
     "--what",
@@ -62,6 +83,8 @@ def prune(
     refs: tuple[str, ...],
     keep_last: int | None,
     keep_best: int | None,
+    keep_every: int | None,
+    older_than: str | None,
     run: str | None,
     what: Literal["weights", "state"],
     why: str | None,
@@ -72,18 +95,31 @@ def prune(
     Prunes the REFs, or what no --keep rule keeps. The records stay: a pruned version still tells what it was.
     A version that an alias points to is never pruned.
     """
-    if refs and (keep_last is not None or keep_best is not None or run is not None):
-        raise click.UsageError("give REFs, or rules (--keep-last, --keep-best, --run), not both")
-    if not refs and keep_last is None and keep_best is None:
+    rules = [each for each in (keep_last, keep_best, keep_every, older_than) if each is not None]
+    if refs and (rules or run is not None):
+        raise click.UsageError("give REFs, or rules (--keep-..., --older-than, --run), not both")
+    if not refs and not rules:
         raise click.UsageError(
-            "say what to prune: REFs, --keep-last N or --keep-best N; --dry-run shows what would go"
+            "say what to prune: REFs, --keep-last N, --keep-best N, --keep-every N or --older-than 30d; "
+            "--dry-run shows what would go"
         )
+    from datetime import datetime, timezone
+
     from mvc_callbacks.cli_history import versions_of
     from mvc_callbacks.cli_reports import removed
+    from mvc_callbacks.times import point_in_time
 
     store = session.store
     report = store.prune(
-        *refs, keep_last=keep_last, keep_best=keep_best, run=run, what=what, dry_run=dry_run, policy=why
+        *refs,
+        keep_last=keep_last,
+        keep_best=keep_best,
+        keep_every=keep_every,
+        older_than=point_in_time(older_than, datetime.now(timezone.utc)) if older_than else None,
+        run=run,
+        what=what,
+        dry_run=dry_run,
+        policy=why,
     )
     if session.as_json:
         session.tell(report.to_dict())
@@ -92,7 +128,7 @@ def prune(
         session.say(removed(report, "would prune" if dry_run else "pruned", f"the {what} of ", known))
 
 
-@click.command()
+@click.command(epilog="Example: mvc delete --run experiment-7")
 @click.option("--run", required=True, metavar="LABEL", help="The run.")
 @json_option
 @store_option
@@ -108,7 +144,7 @@ def delete(session: Session, run: str) -> None:
         session.say(removed(report, f"deleted the run {clean(run)} with", "", {}))
 
 
-@click.command()
+@click.command(epilog="Example: mvc rebuild")
 @json_option
 @store_option
 @click.pass_obj

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from mvc_callbacks.errors import MVCError, MVCWarning
+from mvc_callbacks.errors import AliasMoved, MVCError, MVCWarning
 from mvc_callbacks.render import Paint, clean
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = ["Frame", "Session", "json_option", "store_option"]
 
 PATIENCE = 1.0  # seconds, after which somebody who waits is shown why
 FAILED = 2
+MOVED = 3  # the alias is not where --expect says: pipelines tell it from what failed
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell sees of a program that SIGPIPE ended
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -67,7 +68,18 @@ class Session:
     def say(self, lines: Iterable[str]) -> None:
         """Write lines of clean text."""
         for line in lines:
-            click.echo(line)
+            click.echo(_writable(line))
+
+    def page(self, lines: Sequence[str], *, pager: bool = True) -> None:
+        """Write lines, through ``$PAGER`` where the terminal has fewer; never where it is piped."""
+        if not pager or not _is_terminal() or not sys.stdin.isatty():
+            return self.say(lines)
+        import shutil
+
+        if len(lines) < shutil.get_terminal_size().lines:
+            return self.say(lines)
+        os.environ.setdefault("LESS", "FRX")  # as git does: colours pass, and it ends where all fits
+        return click.echo_via_pager("\n".join(map(_writable, lines)) + "\n")
 
     def tell(self, value: Any) -> None:
         """Write JSON; NaN and Inf, for which it has no numbers, as the texts nan, inf and -inf."""
@@ -97,6 +109,15 @@ class Session:
     def note(self, text: str) -> None:
         """Write a line beside the output."""
         click.echo(f"mvc: {text}", err=True)
+
+
+_PLAIN_LINES = str.maketrans("●│├─╯╮┼█▌…", "*||-/\\+##~")
+
+
+def _writable(line: str) -> str:
+    """Draw with plain letters where the output has no lines and dots."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    return line if line.isascii() or encoding.lower().startswith("utf") else line.translate(_PLAIN_LINES)
 
 
 def _is_terminal() -> bool:
@@ -182,7 +203,8 @@ class Frame(click.Group):
         """Run a command and exit.
 
         Raises:
-            SystemExit: 0; 1 where ``verify`` found damage; 2 for errors; 130 after Ctrl-C.
+            SystemExit: 0; 1 where ``verify`` found damage; 2 for errors; 3 where an alias was not where
+                it was expected; 130 after Ctrl-C.
         """
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
@@ -207,6 +229,7 @@ class Frame(click.Group):
                 if os.environ.get("MVC_DEBUG"):
                     raise
                 _complain(_explain(error))
+                status = MOVED if isinstance(error, AliasMoved) else FAILED
             _abandon_broken_output()
         sys.exit(status)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mvc_callbacks.errors import MVCError
-from mvc_callbacks.render_tables import Log, RunLine, best_of
-from mvc_callbacks.versions import AliasMove, Version
+from mvc_callbacks.errors import Misconfigured, MVCError
+from mvc_callbacks.render_lists import RunLine
+from mvc_callbacks.render_tables import Log, best_of
+from mvc_callbacks.versions import AliasMove, RunInfo, Version
 
 if TYPE_CHECKING:
     from mvc_callbacks.render_version import Page
+    from mvc_callbacks.selecting import Selection
     from mvc_callbacks.store import VersionStore
 
 __all__ = [
     "aliases_of",
+    "chains",
     "log_of",
     "page_of",
     "run_lines_of",
@@ -26,6 +29,7 @@ __all__ = [
 ]
 
 
+_MOST_NAMED = 12
 _KNOWN_OF_RUN = ("kind", "format", "label", "code", "environment")
 _KNOWN = (
     *(
@@ -46,7 +50,13 @@ _KNOWN = (
 
 
 def log_of(
-    store: VersionStore, ref: str | None, run: str | None, limit: int | None, metrics: Sequence[str]
+    store: VersionStore,
+    ref: str | None,
+    run: str | None,
+    limit: int | None,
+    metrics: Sequence[str],
+    selection: Selection | None = None,
+    graph: bool | None = None,
 ) -> tuple[Log, int]:
     """Gather a log, newest version first.
 
@@ -56,23 +66,46 @@ def log_of(
         run: Only this run.
         limit: Most versions; None for all.
         metrics: Metrics to show.
+        selection: What else the versions must be.
+        graph: Whether the lineage is drawn; None where there is more to it than straight lines.
+
+    Raises:
+        Misconfigured: If no version has one of the metrics.
 
     Returns:
         The log, and the number of versions that the limit left out. The best are those of all versions that
         ``ref`` and ``run`` choose, whatever the limit.
     """
     every = store.versions(run)
+    if every:
+        _refuse_unknown(metrics, every)
     known = {version.id: version for version in every}
     chosen = every[::-1] if ref is None else list(_ancestry(store.get(ref), known))
+    remarks: Mapping[str, str] = {}
+    best = best_of(chosen)
+    if selection:
+        from mvc_callbacks.selecting import select
+
+        chosen, remarks = select(store, chosen, selection)
     shown = chosen if limit is None else chosen[:limit]
     log = Log(
         versions=shown,
-        parents=_parents(store, shown, known),
+        parents={**known, **_parents(store, shown, known)},
         aliases=aliases_of(store),
-        best=best_of(chosen),
+        best=best,
         metrics=metrics,
+        graph=graph,
+        remarks=remarks,
     )
     return log, len(chosen) - len(shown)
+
+
+def _refuse_unknown(metrics: Sequence[str], versions: Sequence[Version]) -> None:
+    known = dict.fromkeys(name for each in versions for name in each.metrics)
+    for name in metrics:
+        if name not in known:
+            there = ", ".join(list(known)[:_MOST_NAMED]) or "none"
+            raise Misconfigured(f"no version here has the metric {name!r:.80}; there are: {there}")
 
 
 def _ancestry(version: Version, known: Mapping[str, Version]) -> Iterable[Version]:
@@ -155,35 +188,55 @@ def _without(record: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def run_lines_of(store: VersionStore) -> list[RunLine]:
-    """Gather the lines of the table of runs, oldest first."""
+    """Gather the lines of the table of runs, oldest first: one for each chain of resumed runs."""
     every = store.versions()
     by_id = {version.id: version for version in every}
     by_run: dict[str, list[Version]] = {}
     for version in every:
         by_run.setdefault(version.run, []).append(version)
     lines = []
-    for info in store.runs():
-        mine = by_run.get(info.label, [])
+    for chain in chains(store.runs()):
+        first = chain[0]
+        mine = [version for info in chain for version in by_run.get(info.label, [])]
         monitor = next((each.monitor for each in reversed(mine) if each.monitor), None)
         best = best_of(mine)
         winner = next(
             (each for each in mine if monitor is not None and monitor.name in best.get(each.id, ())), None
         )
-        start = by_id.get(info.resumes) if info.resumes else None
+        start = by_id.get(first.resumes) if first.resumes else None
         lines.append(
             RunLine(
-                label=info.label,
-                framework=info.framework,
-                created=info.created,
-                versions=info.versions,
-                stored_bytes=info.stored_bytes,
-                resumes=f"{start.run}/{start.number}" if start else info.resumes and info.resumes[:12],
-                best=winner.number if winner else None,
+                label=first.label,
+                framework=first.framework,
+                created=first.created,
+                versions=sum(info.versions for info in chain),
+                stored_bytes=sum(info.stored_bytes for info in chain),
+                resumes=f"{start.run}/{start.number}" if start else first.resumes and first.resumes[:12],
+                best=f"{winner.run}/{winner.number}" if winner else None,
                 monitor=monitor.name if monitor else "",
                 value=winner.metrics[monitor.name] if winner and monitor else None,
+                further=tuple(info.label for info in chain[1:]),
             )
         )
     return lines
+
+
+def chains(runs: Iterable[RunInfo]) -> list[list[RunInfo]]:
+    """Put runs that went on one from the other together: an interrupted training is one line.
+
+    A run goes on with another's chain if it was resumed from the newest version of its last run, and is the
+    first that was. What was resumed from an earlier version is a branch, and a chain of its own.
+    """
+    found: list[list[RunInfo]] = []
+    for info in runs:
+        chain = next(
+            (each for each in found if info.resumes is not None and each[-1].last == info.resumes), None
+        )
+        if chain is None:
+            found.append([info])
+        else:
+            chain.append(info)
+    return found
 
 
 def versions_of(store: VersionStore, ids: Iterable[str]) -> dict[str, Version]:
@@ -213,17 +266,26 @@ def told_page(page: Page) -> dict[str, Any]:
     }
 
 
-def told_runs(store: VersionStore, lines: Iterable[RunLine]) -> list[dict[str, Any]]:
-    """Tell runs as JSON values."""
-    best = {line.label: line for line in lines}
-    told = []
-    for info in store.runs():
-        line = best[info.label]
-        winner = (
-            None if line.best is None else {"number": line.best, "metric": line.monitor, "value": line.value}
-        )
-        told.append({**info.to_dict(), "best": winner})
-    return told
+def told_runs(store: VersionStore) -> list[dict[str, Any]]:
+    """Tell runs as JSON values, each for itself."""
+    runs = store.runs()
+    first = {info.label: chain[0].label for chain in chains(runs) for info in chain}
+    by_run: dict[str, list[Version]] = {}
+    for version in store.versions():
+        by_run.setdefault(version.run, []).append(version)
+    return [
+        {**info.to_dict(), "best": _told_best(by_run.get(info.label, [])), "chain": first[info.label]}
+        for info in runs
+    ]
+
+
+def _told_best(versions: Sequence[Version]) -> dict[str, Any] | None:
+    monitor = next((each.monitor for each in reversed(versions) if each.monitor), None)
+    best = best_of(versions)
+    for each in versions:
+        if monitor is not None and monitor.name in best.get(each.id, ()):
+            return {"number": each.number, "metric": monitor.name, "value": each.metrics[monitor.name]}
+    return None
 
 
 def told_aliases(

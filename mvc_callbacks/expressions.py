@@ -172,6 +172,10 @@ class _Parser:
         sign = self._next(*_SIGNS)
         if sign is None:
             raise self._refusal()
+        bare = self.tokens[self.place] if self.place < len(self.tokens) else None
+        if sign == "~" and bare is not None and bare.kind == "name":
+            self.place += 1
+            return _compared(left, sign, lambda _: bare.text)
         return _compared(left, sign, self._value())
 
     def _value(self) -> Value:
@@ -231,7 +235,7 @@ def _holds(a: Any, sign: str, b: Any) -> bool | None:
     if sign == "~":
         return str(b).lower() in str(a).lower()
     if _is_number(a) and _is_number(b) and (a != a or b != b) and sign in ("==", "=", "!="):
-        return ((a != a) and (b != b)) == (sign != "!=")  # who writes loss == nan looks for NaN
+        return bool((a != a and b != b) == (sign != "!="))  # who writes loss == nan looks for NaN
     if sign in ("==", "=", "!="):
         return bool(a == b) == (sign != "!=")
     if not ((_is_number(a) and _is_number(b)) or (isinstance(a, str) and isinstance(b, str))):

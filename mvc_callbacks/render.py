@@ -14,6 +14,7 @@ __all__ = [
     "Paint",
     "age",
     "clean",
+    "clip",
     "columns",
     "count",
     "moment",
@@ -172,6 +173,15 @@ def width_of(text: str) -> int:
         0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1
         for each in text
     )
+
+
+def clip(text: str, width: int) -> str:
+    """Cut clean text to a number of columns; what is cut is marked by ``…``."""
+    if width_of(text) <= width:
+        return text
+    while text and width_of(text) > width - 1:
+        text = text[:-1]
+    return f"{text}…" if width > 0 else ""
 
 
 def columns(

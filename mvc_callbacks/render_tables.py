@@ -1,4 +1,4 @@
-"""Tables of versions, runs and aliases as plain text."""
+"""The table of versions, with its graph, as plain text."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from mvc_callbacks.render import PLAIN, Cell, Paint, age, clean, columns, number, short, size, width_of
-from mvc_callbacks.versions import AliasMove, Version
+from mvc_callbacks.errors import MVCError
+from mvc_callbacks.graph import branches, strands
+from mvc_callbacks.render import PLAIN, Cell, Paint, age, clean, clip, columns, number, short, size, width_of
+from mvc_callbacks.versions import Version
 
-__all__ = ["Log", "RunLine", "alias_lines", "best_of", "changed_data", "log_lines", "marks", "run_lines"]
+__all__ = ["Log", "best_of", "changed_code", "changed_data", "log_lines", "marks"]
 
+_LEFT = ("ID", "VERSION", "EPOCH", "STEP")
+_RIGHT = ("WEIGHTS", "STORED", "AGE")
+_LEAST_NOTES = 16
+_WIDEST_GRAPH = 24
 _MOST_METRICS = 5
 _LONGEST_HEAD = 24
 
@@ -27,6 +33,8 @@ class Log:
         aliases: Id to the aliases that point to it.
         best: Id to the metrics of which it is the best.
         metrics: Metrics to show; empty for the monitored ones and what else fits.
+        graph: Whether the lineage is drawn; None where there is more to it than straight lines.
+        remarks: Id to what else should be said of it.
     """
 
     versions: Sequence[Version]
@@ -34,6 +42,8 @@ class Log:
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     best: Mapping[str, frozenset[str]] = field(default_factory=dict)
     metrics: Sequence[str] = ()
+    graph: bool | None = None
+    remarks: Mapping[str, str] = field(default_factory=dict)
 
 
 def best_of(versions: Iterable[Version]) -> dict[str, frozenset[str]]:
@@ -78,6 +88,18 @@ def changed_data(version: Version, parent: Version | None) -> tuple[str, ...]:
     )
 
 
+def changed_code(version: Version, parent: Version | None) -> bool:
+    """Tell whether a version of another run than its parent's was made by other code, as far as known."""
+    if parent is None or parent.run == version.run:
+        return False
+    try:
+        mine, theirs = version.code, parent.code
+    except (MVCError, OSError):  # `mvc verify` tells it
+        return False
+    known = [name for name in ("commit", "patch", "source") if mine.get(name) or theirs.get(name)]
+    return bool(mine and theirs) and any(mine.get(name) != theirs.get(name) for name in known)
+
+
 def marks(version: Version) -> tuple[str, ...]:
     """Tell what should be noticed of a version: its flags, and what was pruned."""
     flags = list(version.flags)
@@ -103,30 +125,76 @@ def log_lines(log: Log, *, now: datetime, paint: Paint = PLAIN, width: int | Non
     """
     left = [*zip(*(_left(each) for each in log.versions), strict=True)]
     right = [*zip(*(_right(each, now) for each in log.versions), strict=True)]
-    taken = sum(2 + max(width_of(cell.text) for cell in column) for column in [*left, *right])
+    drawn = _graph(log)
+    columns_of = zip([*_LEFT, *_RIGHT], [*left, *right], strict=True)
+    taken = sum(2 + _widest(head, cells) for head, cells in columns_of if any(cell.text for cell in cells))
+    taken += 2 + max(map(width_of, drawn.own), default=0) if drawn else 0
     wanted, others = (list(log.metrics), []) if log.metrics else _metrics(log.versions)
     shown: list[tuple[str, list[Cell]]] = []
     for place, name in enumerate([*wanted, *others]):
         cells = [_metric(each, name, log.best) for each in log.versions]
         head = clean(name, _LONGEST_HEAD)
-        taken += 2 + max(width_of(head), *(width_of(cell.text) for cell in cells))
-        if place >= len(wanted) and (place >= _MOST_METRICS or (width is not None and taken > width)):
+        wide = 2 + _widest(head, cells)
+        if place >= len(wanted) and (place >= _MOST_METRICS or (width is not None and taken + wide > width)):
             break
+        taken += wide
         shown.append((head, cells))
-    notes = [Cell(_notes(each, log, paint)) for each in log.versions]
+    room = None if width is None else max(width - taken, _LEAST_NOTES)
+    notes = [Cell(_laid(_notes(each, log), paint, room)) for each in log.versions]
     rows = zip(*left, *(cells for _, cells in shown), *right, notes, strict=True)
-    heads = [
-        "ID",
-        "VERSION",
-        "EPOCH",
-        "STEP",
-        *(head for head, _ in shown),
-        "WEIGHTS",
-        "STORED",
-        "AGE",
-        "NOTES",
-    ]
-    return columns(heads, rows, right={*heads[2:-1]}, paint=paint)
+    heads = [*_LEFT, *(head for head, _ in shown), *_RIGHT, "NOTES"]
+    lines = columns(heads, rows, right={*heads[2:-1]}, paint=paint)
+    return lines if drawn is None else _beside(lines, drawn, paint)
+
+
+def _widest(head: str, cells: Sequence[Cell]) -> int:
+    return max(width_of(head), *(width_of(cell.text) for cell in cells))
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    own: Sequence[str]
+    before: Sequence[Sequence[str]]
+
+
+def _graph(log: Log) -> _Drawn | None:
+    ids = [each.id for each in log.versions]
+    parents = _shown_parents(log)
+    if log.graph is False or (log.graph is None and not branches(ids, parents)):
+        return None
+    found = strands(ids, parents)
+    return _Drawn(
+        [clip(each.own, _WIDEST_GRAPH) for each in found],
+        [[clip(line, _WIDEST_GRAPH) for line in each.before] for each in found],
+    )
+
+
+def _shown_parents(log: Log) -> dict[str, list[str]]:
+    """Return id to the nearest ancestors that are shown: a filter may have left out what is between."""
+    shown = {each.id: each for each in log.versions}
+    found: dict[str, list[str]] = {}
+    for version in log.versions:
+        mine: dict[str, None] = {}
+        seen: set[str] = set()
+        looking = [parent.id for parent in version.parents]
+        while looking:
+            identity = looking.pop(0)
+            if identity in shown:
+                mine[identity] = None
+            elif identity not in seen and identity in log.parents:
+                looking.extend(parent.id for parent in log.parents[identity].parents)
+            seen.add(identity)
+        found[version.id] = list(mine)
+    return found
+
+
+def _beside(lines: Sequence[str], drawn: _Drawn, paint: Paint) -> list[str]:
+    wide = max(map(width_of, drawn.own))
+    told = [" " * (wide + 2) + lines[0]]
+    for line, own, before in zip(lines[1:], drawn.own, drawn.before, strict=True):
+        told += [paint(each, "dim") for each in before]
+        told.append(paint(own, "name") + " " * (wide - width_of(own) + 2) + line)
+    return told
 
 
 def _left(version: Version) -> list[Cell]:
@@ -175,22 +243,40 @@ def _metrics(versions: Sequence[Version]) -> tuple[list[str], list[str]]:
     return [name for name in monitored if name in often], others
 
 
-def _notes(version: Version, log: Log, paint: Paint) -> str:
+def _notes(version: Version, log: Log) -> list[Cell]:
     notes = []
     names = log.aliases.get(version.id, ())
     if names:
-        notes.append(paint(f"[{', '.join(clean(name, 64) for name in names)}]", "bold"))
+        notes.append(Cell(f"[{', '.join(clean(name, 64) for name in names)}]", "bold"))
     elsewhere = [
         _origin(parent.id, log) for parent in version.parents if _is_elsewhere(version, parent.id, log)
     ]
     if elsewhere:
-        notes.append(f"<- {', '.join(elsewhere)}")
+        notes.append(Cell(f"<- {', '.join(elsewhere)}"))
     parent = version.parent
     changed = changed_data(version, log.parents.get(parent.id)) if parent else ()
     if changed:
-        notes.append(paint(f"data changed: {', '.join(clean(name, 40) for name in changed)}", "bad"))
-    notes.extend(paint(mark, "dim" if mark.endswith("pruned") else "bad") for mark in marks(version))
-    return "  ".join(notes)
+        notes.append(Cell(f"data changed: {', '.join(clean(name, 40) for name in changed)}", "bad"))
+    if parent and changed_code(version, log.parents.get(parent.id)):
+        notes.append(Cell("code changed", "bad"))
+    notes.extend(Cell(mark, "dim" if mark.endswith("pruned") else "bad") for mark in marks(version))
+    if version.id in log.remarks:
+        notes.append(Cell(clean(log.remarks[version.id], 200)))
+    notes.extend(Cell(f'"{clean(note.text, 120)}"', "name") for note in version.notes[-2:])
+    return notes
+
+
+def _laid(notes: Sequence[Cell], paint: Paint, room: int | None) -> str:
+    """Lay notes out on one line; what does not fit is cut."""
+    told = []
+    for note in notes:
+        text = note.text if room is None else clip(note.text, room)
+        if room is not None:
+            if room < min(4, width_of(note.text)):
+                break
+            room -= width_of(text) + 2
+        told.append(paint(text, note.look))
+    return "  ".join(told)
 
 
 def _is_elsewhere(version: Version, parent: str, log: Log) -> bool:
@@ -205,90 +291,3 @@ def _is_elsewhere(version: Version, parent: str, log: Log) -> bool:
 def _origin(parent: str, log: Log) -> str:
     known = log.parents.get(parent)
     return f"{short(parent)} (not here)" if known is None else f"{clean(known.run, 64)}/{known.number}"
-
-
-@dataclass(frozen=True, slots=True)
-class RunLine:
-    """One line of the table of runs.
-
-    Attributes:
-        label: The run's label.
-        framework: What trained it.
-        created: When it began, UTC ISO-8601.
-        versions: Number of versions.
-        stored_bytes: Bytes that its versions added to the store.
-        resumes: What it was resumed from, or None.
-        best: Its best version's number, or None.
-        monitor: The metric that the best is best of.
-        value: That metric's value.
-    """
-
-    label: str
-    framework: str
-    created: str
-    versions: int
-    stored_bytes: int
-    resumes: str | None = None
-    best: int | None = None
-    monitor: str = ""
-    value: float | None = None
-
-
-def run_lines(runs: Sequence[RunLine], *, now: datetime, paint: Paint = PLAIN) -> list[str]:
-    """Tell runs, one a line."""
-    rows = [
-        [
-            Cell(clean(each.label, 64), "name"),
-            Cell(str(each.versions)),
-            Cell("" if each.best is None else f"{clean(each.label, 64)}/{each.best}"),
-            Cell("" if each.best is None else f"{clean(each.monitor, _LONGEST_HEAD)} {number(each.value)}"),
-            Cell(size(each.stored_bytes)),
-            Cell(clean(each.framework, 24), "dim"),
-            Cell(age(each.created, now), "dim"),
-            Cell("" if each.resumes is None else f"<- {clean(each.resumes, 80)}"),
-        ]
-        for each in runs
-    ]
-    heads = ["RUN", "VERSIONS", "BEST", "BY", "STORED", "FRAMEWORK", "BEGAN", "RESUMES"]
-    return columns(heads, rows, right={"VERSIONS", "STORED", "BEGAN"}, paint=paint)
-
-
-def alias_lines(
-    aliases: Mapping[str, str],
-    *,
-    versions: Mapping[str, Version],
-    moves: Mapping[str, AliasMove],
-    now: datetime,
-    paint: Paint = PLAIN,
-) -> list[str]:
-    """Tell aliases, one a line.
-
-    Args:
-        aliases: Name to id.
-        versions: Id to version, as far as the store has them.
-        moves: Name to the alias's last move.
-        now: The time that ages are counted to.
-        paint: How it is coloured.
-    """
-    rows = []
-    for name, identity in aliases.items():
-        version, move = versions.get(identity), moves.get(name)
-        where = (
-            Cell("(not here)", "bad")
-            if version is None
-            else Cell(f"{clean(version.run, 64)}/{version.number}", "name")
-        )
-        rows.append(
-            [
-                Cell(clean(name, 64), "bold"),
-                Cell(short(identity), "id"),
-                where,
-                Cell(age(move.time, now) if move else "", "dim"),
-                Cell(clean(move.who, 64) if move else "", "dim"),
-                Cell(clean(move.how, 16) if move and move.how != "promote" else ""),
-                Cell(clean(move.why, 200) if move else ""),
-            ]
-        )
-    return columns(
-        ["ALIAS", "ID", "VERSION", "MOVED", "WHO", "HOW", "WHY"], rows, right={"MOVED"}, paint=paint
-    )

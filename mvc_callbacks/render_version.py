@@ -77,6 +77,7 @@ def version_lines(page: Page, *, now: datetime, paint: Paint = PLAIN, width: int
     code: Mapping[str, Any] = {} if page.trouble else version.code
     environment: Mapping[str, Any] = {} if page.trouble else version.environment
     sections: list[tuple[str, list[str]]] = [
+        ("notes", list(_notes(version, paint))),
         ("metrics", list(_metrics(page, paint))),
         ("evaluations", list(_evaluations(version))),
         ("weights", list(_weights(version, paint))),
@@ -119,6 +120,12 @@ def _head(page: Page, now: datetime, paint: Paint) -> Iterator[str]:
         yield f"  {'marks':<9}{paint(', '.join(marks(version)), 'bad')}"
     for gone in version.pruned:
         yield f"  {'pruned':<9}{clean(gone.what, 20)}, {moment(gone.time)}, by {clean(gone.policy, 120)}"
+
+
+def _notes(version: Version, paint: Paint) -> Iterator[str]:
+    for note in version.notes:
+        yield clean(note.text)
+        yield paint(f"  {moment(note.time)}, {clean(note.who, 64)}", "dim")
 
 
 def _metrics(page: Page, paint: Paint) -> Iterator[str]:

@@ -97,7 +97,7 @@ def _where(versions: Sequence[Version], text: str) -> list[Version]:
             names = [*counted, *_FIELDS]
             more = f" and {len(names) - _KNOWN_SHOWN} more" if len(names) > _KNOWN_SHOWN else ""
             raise Misconfigured(
-                f"{text!r:.80} asks for {name!r:.60}, which no version has\n"
+                f"{text!r:.80} asks for {name!r:.60}, which no version has (texts stand in quotes)\n"
                 f"there are: {', '.join(names[:_KNOWN_SHOWN])}{more}"
             )
     return [each for each, known in zip(versions, facts, strict=True) if condition.holds(known.value)]

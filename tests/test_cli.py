@@ -25,8 +25,8 @@ from mvc_callbacks.store import VersionStore
 from mvc_callbacks.versions import Version
 
 COMMANDS = (
-    *("log", "show", "diff", "runs", "aliases", "export", "verify"),
-    *("promote", "rollback", "prune", "delete", "rebuild"),
+    *("log", "show", "diff", "runs", "aliases", "alias-log", "export", "verify"),
+    *("promote", "rollback", "note", "prune", "delete", "rebuild"),
 )
 RUN = [sys.executable, "-c", "from mvc_callbacks.cli import main; main()"]
 
@@ -66,7 +66,7 @@ def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 
 
 def test_log_lists_all_versions_newest_first_and_marks_the_best(store: VersionStore) -> None:
-    lines = call(store, "log").stdout.splitlines()
+    lines = call(store, "log", "--no-graph").stdout.splitlines()
     assert [line.split()[1] for line in lines[1:]] == [
         *("finetune/2", "finetune/1", "baseline/3", "baseline/2", "baseline/1")
     ]
@@ -90,7 +90,7 @@ def test_log_shows_as_many_as_asked_for_and_says_how_many_more_there_are(store: 
     result = call(store, "log", "-n", "2")
     assert len(result.stdout.splitlines()) == 3
     assert "3 older versions: -n 0 shows all" in result.stderr
-    assert len(call(store, "log", "-n", "0").stdout.splitlines()) == 6
+    assert len(call(store, "log", "-n", "0", "--no-graph").stdout.splitlines()) == 6
     assert len(told(store, "log", "-n", "1")) == 1
 
 
@@ -111,7 +111,7 @@ def test_log_tells_aliases_flags_and_what_was_pruned(store: VersionStore) -> Non
     call(store, "promote", "best", "production")
     store.prune("baseline/1")
     store.prune("baseline/2", what="state")
-    lines = call(store, "log").stdout.splitlines()
+    lines = call(store, "log", "--no-graph").stdout.splitlines()
     assert "[production]" in lines[1]
     assert lines[4].endswith("state pruned") and lines[5].endswith("weights pruned")
 
@@ -135,6 +135,100 @@ def test_metrics_that_are_not_finite_are_texts_in_json(tmp_path: Path) -> None:
         snapshot(1), metrics={"a": float("nan"), "b": float("-inf"), "c": 1.0}
     )
     assert told(store, "log")[0]["metrics"] == {"a": "nan", "b": "-inf", "c": 1.0}
+
+
+def names(store: VersionStore, *arguments: str) -> list[str]:
+    return [f"{each['run']}/{each['number']}" for each in told(store, "log", *arguments)]
+
+
+def test_log_draws_where_a_run_branched_off(store: VersionStore) -> None:
+    lines = call(store, "log").stdout.splitlines()
+    assert [line[:5].rstrip() for line in lines] == ["", "●", "●", "│ ●", "├─╯", "●", "●"]
+    straight = call(store, "log", "--run", "baseline").stdout
+    assert "●" not in straight
+    assert "●" in call(store, "log", "--run", "baseline", "--graph").stdout
+    ascii_only = process("log", "--store", str(store.path), env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert "|-/" in ascii_only.stdout and ascii_only.stdout.isascii()
+
+
+def test_log_joins_what_is_shown_to_the_nearest_ancestor_that_is(store: VersionStore) -> None:
+    lines = call(
+        store, "log", "--graph", "--where", "number==2 or val_loss==0.3 or epoch==0"
+    ).stdout.splitlines()
+    assert [line[:5].rstrip() for line in lines] == ["", "●", "│ ●", "├─╯", "●", "●"]
+
+
+def test_log_selects_by_metrics_hyperparameters_and_fields(store: VersionStore) -> None:
+    assert names(store, "--where", "lr<0.05 and val_loss<0.22") == ["finetune/2"]
+    assert names(store, "--where", "width==64 and act~relu and run=='baseline'") == [
+        *("baseline/3", "baseline/2", "baseline/1")
+    ]
+    assert names(store, "--where", "warmup==true") == ["finetune/2", "finetune/1"]
+    assert names(store, "--where", "net.width>64") == []
+    assert "asks for 'vall'" in (said := refused(store, "log", "--where", "vall<1"))
+    assert "val_loss" in said
+    assert "cannot be read at '<1'" in refused(store, "log", "--where", "lr<<1")
+    assert "no version is so" in call(store, "log", "--where", "lr>5").stderr
+
+
+def test_log_marks_the_best_of_all_whatever_the_filter_leaves(store: VersionStore) -> None:
+    assert [each["best"] for each in told(store, "log", "--where", "run=='baseline'")] == [[], [], []]
+
+
+def test_log_selects_by_time(store: VersionStore) -> None:
+    assert len(names(store, "--since", "1h")) == len(names(store, "--since", "2020-01-01")) == 5
+    assert names(store, "--since", "2100-01-01") == []
+    assert "is no time" in refused(store, "log", "--since", "soon")
+
+
+def test_log_tells_which_versions_saw_a_file(store: VersionStore, tmp_path: Path) -> None:
+    assert names(store, "--data-file", "c/0.png") == ["finetune/2", "finetune/1"]
+    assert "train: c/0.png" in call(store, "log", "--data-file", "./c/0.png").stdout
+    assert len(names(store, "--data-file", "/data/digits/a/0.png")) == 5
+    other = tmp_path / "renamed.png"
+    other.write_text("other")  # the content of a/0.png as finetune saw it, under another name
+    assert names(store, "--data-file", str(other)) == ["finetune/2", "finetune/1"]
+    here = tmp_path / "a" / "0.png"
+    here.parent.mkdir()
+    here.write_text("a0")
+    lines = call(store, "log", "--no-graph", "--data-file", str(here)).stdout.splitlines()
+    assert ["other bytes" in line for line in lines[1:]] == [True, True, False, False, False]
+    assert names(store, "--data-file", "nothing.png") == []
+
+
+def test_a_metric_that_no_version_has_is_told_with_those_that_there_are(store: VersionStore) -> None:
+    for arguments in (["log", "--metric", "vall"], ["show", "best:vall"], ["show", "best:vall:max"]):
+        assert "has the metric 'vall'" in (said := refused(store, *arguments))
+        assert "val_loss" in said
+
+
+# --- notes ---
+
+
+def test_a_note_is_shown_found_and_kept_by_a_rebuild(store: VersionStore) -> None:
+    before = store.get("baseline/2").id
+    assert "baseline/2" in call(store, "note", "baseline/2", " Labels of class 8\nwere wrong ").stdout
+    call(store, "note", "baseline/2", "second")
+    assert store.get("baseline/2").id == before
+    for _ in range(2):
+        assert [each["text"] for each in told(store, "show", "baseline/2")["notes"]] == [
+            *("Labels of class 8\nwere wrong", "second")
+        ]
+        assert names(store, "--grep", "LABELS of") == ["baseline/2"]
+        assert "Labels of class 8\\nwere wrong" in call(store, "log").stdout
+        assert "second" in call(store, "show", "baseline/2").stdout
+        assert store.verify(full=True).ok
+        call(store, "rebuild")
+    assert names(store, "--grep", "nothing") == []
+    assert "1 to 10000 letters" in refused(store, "note", "best", " ")
+    assert "1 to 10000 letters" in refused(store, "note", "best", "x" * 10001)
+
+
+def test_a_note_that_no_event_tells_is_found_by_verify(store: VersionStore) -> None:
+    call(store, "note", "baseline/2", "said")
+    path = store.path / "history" / "baseline" / "0001.json"
+    path.write_text(path.read_text().replace('"said"', '"never said"'))
+    assert not store.verify().ok
 
 
 # --- show, diff, runs, aliases ---
@@ -207,6 +301,51 @@ def test_an_alias_moves_and_goes_back_and_tells_why(store: VersionStore) -> None
     assert "nothing to roll back to" in refused(store, "rollback", "production")
 
 
+def test_the_log_of_an_alias_tells_who_when_from_to_and_why(store: VersionStore) -> None:
+    call(store, "promote", "baseline/1", "production", "-m", "first")
+    call(store, "promote", "best", "production")
+    call(store, "rollback", "production", "-m", "slow")
+    call(store, "promote", "best", "staging")
+    lines = call(store, "alias-log", "production").stdout.splitlines()
+    assert [re.split(r"  +", line)[1:5] for line in lines[1:]] == [
+        ["production", "rollback", "finetune/2", "baseline/1"],
+        ["production", "promote", "baseline/1", "finetune/2"],
+        ["production", "promote", "-", "baseline/1"],
+    ]
+    assert lines[1].endswith("slow") and "@" in lines[1] and "UTC" in lines[1]
+    assert len(told(store, "alias-log")) == 4
+    assert "there are: production, staging" in refused(store, "alias-log", "prod")
+
+
+def test_an_alias_moves_only_from_where_it_is_expected(store: VersionStore) -> None:
+    def moved(*arguments: str) -> int:
+        result = CliRunner().invoke(mvc, [*arguments, "--store", str(store.path)])
+        assert len(result.stderr.splitlines()) <= 2
+        return result.exit_code
+
+    assert moved("promote", "best", "production", "--expect", "baseline/1") == 3
+    assert moved("promote", "baseline/1", "production", "--expect", "-") == 0
+    assert moved("promote", "best", "production", "--expect", "-") == 3
+    assert moved("promote", "best", "production", "--expect", "baseline/2") == 3
+    assert store.get("production").number == 1
+    assert moved("promote", "best", "production", "--expect", "production") == 0
+    assert moved("rollback", "production", "--expect", "baseline/1") == 3
+    assert moved("rollback", "production", "--expect", "finetune/2") == 0
+    assert moved("promote", "best", "production", "--expect", "nothing") == 2
+    assert len(store.alias_log("production")) == 3
+
+
+def test_of_many_that_expect_the_same_one_moves_the_alias(store: VersionStore) -> None:
+    call(store, "promote", "baseline/1", "production")
+    arguments = ["promote", "best", "production", "--expect", "baseline/1", "--store", str(store.path)]
+    runs = [
+        subprocess.Popen([*RUN, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(4)
+    ]
+    assert sorted(run.wait(60) for run in runs) == [0, 3, 3, 3]
+    assert len(store.alias_log("production")) == 2
+
+
 # --- verify, prune, delete, rebuild ---
 
 
@@ -241,6 +380,16 @@ def test_prune_frees_the_disk_without_asking_and_tells_what_went(store: VersionS
     assert "pruned the weights of 2 versions; that freed" in done
     assert [each.has_weights for each in store.versions()] == [True, False, True, False, True]
     assert "nothing to prune" in call(store, "prune", "--keep-last", "1").stdout
+
+
+def test_prune_keeps_every_nth_and_what_is_young(store: VersionStore) -> None:
+    assert "nothing to prune" in call(store, "prune", "--older-than", "1h").stdout
+    report = told(store, "prune", "--keep-every", "2", "--older-than", "2100-01-01", "--dry-run")
+    assert {store.get(each).number for each in report["versions"]} == {1, 3}
+    call(store, "prune", "--keep-every", "2")
+    assert [each.has_weights for each in store.versions()] == [False, True, False, False, True]
+    assert store.get("baseline/1").pruned[0].policy == "keep_every=2"
+    assert "is no time" in refused(store, "prune", "--older-than", "old")
 
 
 def test_prune_of_named_versions_may_take_the_state_only(store: VersionStore) -> None:
@@ -406,6 +555,7 @@ def test_what_is_not_there_is_told_with_the_absolute_path_and_nothing_is_made(
     needed = {
         "diff": ["latest", "best"],
         "export": ["best", "x.safetensors"],
+        "note": ["best", "text"],
         "promote": ["best", "production"],
         "rollback": ["production"],
         "prune": ["--keep-last", "1"],
@@ -492,6 +642,7 @@ def test_help_is_there_for_every_command(store: VersionStore) -> None:
     for command in COMMANDS:
         result = runner.invoke(mvc, [command, "--help"])
         assert result.exit_code == 0 and "--store" in result.stdout
+        assert f"Example: mvc {command}" in result.stdout
     assert runner.invoke(mvc, ["--version"]).stdout.startswith("mvc ")
 
 
@@ -587,7 +738,7 @@ def on_terminal(arguments: list[str], environment: dict[str, str]) -> str:
     import termios
 
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    run = subprocess.Popen([*RUN, *arguments], stdout=theirs, stderr=theirs, env=environment)
+    run = subprocess.Popen([*RUN, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     said = b"".join(_read(ours))
     os.close(ours)
@@ -605,6 +756,30 @@ def _read(descriptor: int) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+
+
+def test_a_log_that_is_longer_than_the_terminal_goes_through_the_pager(tmp_path: Path) -> None:
+    store = VersionStore(tmp_path / "store")
+    run = store.open_run("long", framework="torch")
+    for place in range(30):
+        run.commit(snapshot(place))
+    pager = tmp_path / "pager"
+    pager.write_text("#!/bin/sh\necho paged; cat\n")
+    pager.chmod(0o755)
+    environment = {**os.environ, "TERM": "xterm", "PAGER": str(pager)}
+    arguments = ["log", "-n", "0", "--store", str(store.path)]
+    assert on_terminal(arguments, environment).startswith("paged")
+    assert not on_terminal([*arguments, "--no-pager"], environment).startswith("paged")
+    assert not on_terminal(["log", "-n", "5", "--store", str(store.path)], environment).startswith("paged")
+    assert "paged" not in process(*arguments, env=environment).stdout
+
+
+def test_no_line_of_a_log_is_wider_than_the_terminal(store: VersionStore) -> None:
+    call(store, "note", "best", "word " * 60)
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    said = on_terminal(["log", "--store", str(store.path)], environment)
+    assert "…" in said and "word" in said
+    assert max(map(len, said.replace("\r", "").splitlines())) <= 100
 
 
 def test_colours_are_for_terminals_that_want_them(store: VersionStore) -> None:
@@ -638,6 +813,7 @@ def test_what_a_stranger_wrote_into_a_store_cannot_steer_the_terminal(tmp_path: 
         ["diff", "x/1", "x/2"],
         ["aliases"],
         ["runs"],
+        ["alias-log"],
         ["show", "--json"],
         ["log", "--json"],
     ):

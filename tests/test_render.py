@@ -12,16 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvc_callbacks.render import Cell, Paint, age, clean, columns, moment, number, size, width_of, wrapped
-from mvc_callbacks.render_tables import (
-    Log,
-    RunLine,
-    alias_lines,
-    best_of,
-    changed_data,
-    log_lines,
-    marks,
-    run_lines,
-)
+from mvc_callbacks.render_lists import RunLine, alias_lines, run_lines
+from mvc_callbacks.render_tables import Log, best_of, changed_data, log_lines, marks
 from mvc_callbacks.render_values import flatten, hyperparameters, told
 from mvc_callbacks.render_version import Page, version_lines
 from mvc_callbacks.versions import (
