@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 from datetime import datetime
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from mvc_callbacks.errors import MVCError
 from mvc_callbacks.versions import Version
 
 __all__ = ["VersionFileSystem"]
+
+_log = logging.getLogger(__name__)
 
 
 class VersionFileSystem(AbstractFileSystem):  # type: ignore[misc]
@@ -31,11 +34,16 @@ class VersionFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return [cls._strip_protocol(each) for each in path] if isinstance(path, list) else str(path)
 
     def exists(self, path: str | os.PathLike[str], **kwargs: Any) -> bool:
-        """Tell whether a URL names a version that still has its weights."""
+        """Tell whether a URL names a version; why it does not is logged, as who asks will not know.
+
+        One whose weights were pruned does: opening it tells when they went, and which version still has them.
+        """
         try:
-            return _find(path).has_weights
-        except MVCError:
+            _find(path)
+        except MVCError as error:
+            _log.warning("%s is no version: %s", path, error)
             return False
+        return True
 
     def isdir(self, path: str | os.PathLike[str]) -> bool:
         """Tell that nothing is a folder here."""

@@ -124,6 +124,18 @@ def test_fit_and_test_work_without_the_callback(store: VersionStore) -> None:
     assert trainer.global_step == 16
 
 
+def test_without_the_callback_too_it_is_told_why_a_version_cannot_be_loaded(
+    store: VersionStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    fitted(store, save_top_k=1)
+    trainer = trainer_of(enable_checkpointing=False)
+    with pytest.raises(PrunedVersion, match="nearest"):
+        trainer.test(Small(), ckpt_path=f"mvc://{store.path}@baseline/1", verbose=False)
+    with pytest.raises(FileNotFoundError):
+        trainer.test(Small(), ckpt_path=f"mvc://{store.path}@nope", verbose=False)
+    assert "there are: baseline" in caplog.text
+
+
 def test_the_protocol_is_known_without_importing_the_callback(store: VersionStore) -> None:
     try:
         importlib.metadata.distribution("mvc-callbacks")
