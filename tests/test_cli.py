@@ -22,7 +22,7 @@ from mvc_callbacks.cli import mvc
 from mvc_callbacks.errors import BadName, UnsafeFile, UnsupportedTensor
 from mvc_callbacks.export import write_safetensors
 from mvc_callbacks.store import VersionStore
-from mvc_callbacks.versions import Version
+from mvc_callbacks.versions import Monitor, Version
 
 COMMANDS = (
     *("log", "show", "diff", "runs", "aliases", "alias-log", "export", "verify"),
@@ -829,3 +829,23 @@ def test_the_installed_command_is_this_one() -> None:
         pytest.skip("the package is not installed here")
     [entry] = found
     assert entry.value == "mvc_callbacks.cli:main"
+
+
+def test_runs_that_went_on_one_from_the_other_are_one_line(tmp_path: Path) -> None:
+    store = VersionStore(tmp_path / "store")
+    last: Version | None = None
+    for part in range(3):  # twice interrupted, and gone on from the newest version each time
+        run = store.open_run("long", framework="torch", record={"resumes": last.id} if last else {})
+        for place in range(2):
+            last = run.commit(
+                snapshot(10 * part + place), metrics={"loss": 1.0 - part}, monitor=Monitor("loss", "min")
+            )
+    store.open_run("branch", framework="torch", record={"resumes": store.get("long/1").id}).commit(
+        snapshot(99)
+    )
+    lines = call(store, "runs").stdout.splitlines()
+    assert re.split(r"  +", lines[1])[:4] == ["long > long-2 > long-3", "6", "long-3/1", "loss -1.0000"]
+    assert lines[2].startswith("branch ") and lines[2].endswith("<- long/1") and len(lines) == 3
+    found = told(store, "runs")
+    assert [each["label"] for each in found] == ["long", "long-2", "long-3", "branch"]
+    assert [each["chain"] for each in found] == ["long", "long", "long", "branch"]
