@@ -43,6 +43,16 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "flags": (list,),
 }
 
+_TEXT_OR_NONE = (str, type(None))
+_NESTED: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "parents": {"id": (str,), "how": (str,), "shared": _TEXT_OR_NONE},
+    "weights": {"digest": (str,), "tensors": (int,), "bytes": (int,), "stored_bytes": (int,)}
+    | {"of": (str,), "nonfinite": (bool,), "additions": _TEXT_OR_NONE},
+    "state": {"tree": (str,), "digest": (str,), "tensors": (int,), "bytes": (int,), "untold": (list,)},
+    "evaluations": {"id": (str,), "time": (str,), "kind_of": (str,), "metrics": (dict,), "data": (dict,)},
+    "pruned": {"what": (str,), "time": (str,), "policy": (str,)},
+}
+
 
 class AtomicStorage(Storage):
     """A TinyDB storage that replaces its file atomically, durably, and only with what can be read again.
@@ -119,9 +129,6 @@ def check_row(row: Row) -> None:
         for each in notes
     ):
         raise ValueError("its 'notes' are of a wrong type")
-    for state in (row["weights"], row["state"] or {"digest": ""}):
-        if not isinstance(state.get("digest"), str):
-            raise ValueError("a state's digest is missing or no text")
     if row["number"] < 1:
         raise ValueError("its number is less than 1")
     monitor = row["monitor"]
@@ -129,9 +136,27 @@ def check_row(row: Row) -> None:
         len(monitor) == 2 and isinstance(monitor[0], str) and monitor[1] in _MODES
     ):
         raise ValueError("its monitor is no metric with 'min' or 'max'")
-    for each in (*row["parents"], *row["evaluations"], *row["pruned"]):
-        if not isinstance(each, dict):
-            raise ValueError("a parent, an evaluation or a removal is not told as an object")
+    for name, fields in _NESTED.items():
+        told = row[name]
+        for each in told if isinstance(told, list) else [] if told is None else [told]:
+            _check_fields(each, fields, name)
+    for data in (row["data"], *(each["data"] for each in row["evaluations"])):
+        for each in data.values():
+            if isinstance(each, dict):  # numbers stand for them in the file
+                _check_fields(each, {"digest": _TEXT_OR_NONE, "listing": _TEXT_OR_NONE}, "data")
+    if not all(isinstance(each, str) for each in row["flags"]):
+        raise ValueError("its 'flags' are no text")
+
+
+def _check_fields(told: Any, types: Mapping[str, tuple[type, ...]], name: str) -> None:
+    if not isinstance(told, dict):
+        raise ValueError(f"its {name!r} is not told as an object")
+    for field, kinds in types.items():
+        if field not in told and type(None) in kinds and name != "weights":
+            continue
+        value = told.get(field)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"its {name!r} has a {field!r} that is missing or of a wrong type")
 
 
 class History:

@@ -151,7 +151,7 @@ class Model(RuleBasedStateMachine):
                 (identity for identity, known in self.versions.items() if known.run == run),
                 key=lambda identity: self.versions[identity].number,
             )
-            for identity in mine[: len(mine) - count]:
+            for identity in mine[: max(0, len(mine) - count)]:
                 if identity not in self._aliased():
                     self.versions[identity].gone.add("weights")
 
@@ -175,10 +175,8 @@ class Model(RuleBasedStateMachine):
         if lost and self.versions:
             shutil.rmtree(self.path / "history")
             (self.path / "aliases.json").unlink(missing_ok=True)
-            self.store.rebuild()
-            self.reopen()  # what a crash left whole may have been adopted
-        else:
-            self.store.rebuild()
+        self.store.rebuild()
+        self.reopen()  # what a crash left whole has been adopted
 
     @rule()
     def sweep(self) -> None:
