@@ -124,18 +124,24 @@ def show(session: Session, ref: str) -> None:
 @click.option(
     "--all", "everything", is_flag=True, help="Every file, tensor and package, not only the first few."
 )
+@click.option("--weights", is_flag=True, help="Read the weights: how much each layer changed. Needs numpy.")
+@click.option("--patch", is_flag=True, help="Print what was not committed, where that differs.")
 @json_option
 @store_option
 @click.pass_obj
-def diff(session: Session, a: str, b: str, everything: bool) -> None:
+def diff(session: Session, a: str, b: str, everything: bool, weights: bool, patch: bool) -> None:
     """Compare two versions: metrics, hyperparameters, data, code, environment, weights."""
     from mvc_callbacks.render_diff import MOST, difference_lines
 
-    difference = session.store.diff(a, b)
+    with session.progress("comparing") as progress:
+        difference = session.store.diff(a, b, weights=weights, progress=progress)
     if session.as_json:
         session.tell(difference.to_dict())
     else:
-        session.say(difference_lines(difference, paint=session.paint, most=None if everything else MOST))
+        lines = difference_lines(difference, paint=session.paint, most=None if everything else MOST)
+        for side, text in zip("ab", difference.patches, strict=True) if patch else ():
+            lines += ["", f"not committed in {side}", *(clean(line) for line in text.splitlines())]
+        session.page(lines)
 
 
 @mvc.command(epilog="Example: mvc runs")

@@ -18,6 +18,8 @@ __all__ = [
     "Change",
     "DataDifference",
     "Difference",
+    "LayerChange",
+    "TensorChange",
     "Tensors",
     "WeightsDifference",
     "compare",
@@ -88,6 +90,66 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorChange:
+    """How much a tensor changed.
+
+    Attributes:
+        name: The tensor's name.
+        items: Number of values that are finite on both sides.
+        relative: L2 norm of the change over the L2 norm in a, of the values that are finite on both sides;
+            0 where nothing changed, ``inf`` where a was all zeros.
+        largest: Largest absolute change of one value.
+        nonfinite: Number of NaN and Inf in a and in b.
+        squares: Sum of the squares of the change, and of a.
+        same: Whether dtype and bytes are equal.
+    """
+
+    name: str
+    items: int
+    relative: float
+    largest: float
+    nonfinite: tuple[int, int] = (0, 0)
+    squares: tuple[float, float] = (0.0, 0.0)
+    same: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tell the change as plain JSON values."""
+        return {
+            "name": self.name,
+            "items": self.items,
+            "relative": self.relative,
+            "largest": self.largest,
+            "nonfinite": list(self.nonfinite),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChange:
+    """How much the tensors of a layer changed together.
+
+    Attributes:
+        name: What their names begin with.
+        tensors: Number of them.
+        relative: As of a tensor, over all of their values.
+        largest: As of a tensor.
+    """
+
+    name: str
+    tensors: int
+    relative: float
+    largest: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tell the change as plain JSON values."""
+        return {
+            "name": self.name,
+            "tensors": self.tensors,
+            "relative": self.relative,
+            "largest": self.largest,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class WeightsDifference:
     """The weights of both sides.
 
@@ -98,6 +160,9 @@ class WeightsDifference:
         added: Tensors only in b.
         removed: Tensors only in a.
         renamed: Pairs of names in a and b with the same bytes, which only one tensor of each side has.
+        values: How much each tensor changed, of those with one shape on both sides; None unless asked for.
+        layers: The same by layer.
+        why_no_values: Why it was asked for and is not known, or an empty string.
     """
 
     same: bool
@@ -106,6 +171,9 @@ class WeightsDifference:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    values: tuple[TensorChange, ...] | None = None
+    layers: tuple[LayerChange, ...] = ()
+    why_no_values: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Tell the difference as plain JSON values."""
@@ -116,6 +184,8 @@ class WeightsDifference:
             "added": list(self.added),
             "removed": list(self.removed),
             "renamed": [list(pair) for pair in self.renamed],
+            "values": None if self.values is None else [each.to_dict() for each in self.values],
+            "layers": [each.to_dict() for each in self.layers],
         }
 
 
@@ -132,6 +202,7 @@ class Difference:
         code: Facts about the code that differ.
         environment: Facts about the environment that differ.
         weights: The weights.
+        patches: What was not committed in a and in b, where these differ and are known; else empty.
     """
 
     a: Version
@@ -142,6 +213,7 @@ class Difference:
     code: tuple[Change, ...]
     environment: tuple[Change, ...]
     weights: WeightsDifference
+    patches: tuple[str, str] = ("", "")
 
     def to_dict(self) -> dict[str, Any]:
         """Tell the difference as plain JSON values."""
@@ -156,6 +228,7 @@ class Difference:
             "code": [change.to_dict() for change in self.code],
             "environment": [change.to_dict() for change in self.environment],
             "weights": self.weights.to_dict(),
+            "patches": list(self.patches),
         }
 
     def __str__(self) -> str:

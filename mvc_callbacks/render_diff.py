@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from mvc_callbacks.diff import Change, DataDifference, Difference, WeightsDifference
-from mvc_callbacks.render import PLAIN, Cell, Paint, clean, columns, count, number, short
+from mvc_callbacks.render import PLAIN, Cell, Paint, clean, clip, columns, count, number, short
 from mvc_callbacks.render_values import told
 from mvc_callbacks.versions import Fingerprint, Version
 
@@ -13,6 +14,8 @@ __all__ = ["MOST", "difference_lines"]
 
 MOST = 12
 """Lines of one kind that are shown unless all are asked for."""
+_BAR = 30
+_WIDEST_NAME = 48
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "same": " "}
 
 
@@ -32,9 +35,9 @@ def difference_lines(difference: Difference, *, paint: Paint = PLAIN, most: int 
         ("metrics", list(_metrics(difference.metrics, paint))),
         ("hyperparameters", list(_facts(difference.hyperparameters, paint, most))),
         ("data", [line for each in difference.data for line in _data(each, paint, most)]),
-        ("code", list(_facts(difference.code, paint, most))),
+        ("code", [*_facts(difference.code, paint, most), *_patches(difference.patches, paint, most)]),
         ("environment", list(_facts(difference.environment, paint, most))),
-        ("weights", list(_weights(difference.weights, paint, most))),
+        ("weights", list(_weights(difference, paint, most))),
     )
     for name, inside in sections:
         if inside:
@@ -139,7 +142,42 @@ def _extent(data: Fingerprint | None) -> str:
     return count(data.files, "file") if data.files else clean(data.coverage, 20)
 
 
-def _weights(weights: WeightsDifference, paint: Paint, most: int | None) -> Iterator[str]:
+def _patches(patches: tuple[str, str], paint: Paint, most: int | None) -> Iterator[str]:
+    """Tell what was not committed on each side, file by file."""
+    for side, patch in zip("ab", patches, strict=True):
+        touched = _touched(patch)
+        if touched:
+            yield f"not committed in {side}"
+        for name, (more, less) in list(touched.items())[:most]:
+            yield f"  {clean(name, 200)}  {paint(f'+{more}', 'good')} {paint(f'-{less}', 'bad')}"
+        yield from (f"  {line}" for line in _more(len(touched), most))
+
+
+def _touched(patch: str) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    name, inside = "", False
+    for line in patch.splitlines():
+        if line.startswith("diff --git "):
+            name, inside = line.rpartition(" b/")[2], False
+            found[name] = (0, 0)
+        elif line.startswith("@@"):
+            inside = True
+        elif inside and name and line[:1] in "+-" and line:
+            more, less = found[name]
+            found[name] = (more + (line[0] == "+"), less + (line[0] == "-"))
+    return found
+
+
+def _weights(difference: Difference, paint: Paint, most: int | None) -> Iterator[str]:
+    weights = difference.weights
+    if difference.a.framework != difference.b.framework and not weights.same:
+        yield (
+            f"of different frameworks ({clean(difference.a.framework, 40)}, "
+            f"{clean(difference.b.framework, 40)}): tensors are compared by their names "
+            "there, which may not be those of the same layers"
+        )
+    if weights.why_no_values:
+        yield f"how much they changed is not known: {clean(weights.why_no_values, 300)}"
     if weights.same:
         yield "the same, bit for bit"
         return
@@ -151,12 +189,15 @@ def _weights(weights: WeightsDifference, paint: Paint, most: int | None) -> Iter
     parts += [f"{len(weights.added)} added"] if weights.added else []
     parts += [f"{len(weights.removed)} removed"] if weights.removed else []
     yield ", ".join(parts)
-    for change in weights.changed[:most]:
+    if weights.values is not None:
+        yield from _values(weights, paint, most)
+    for change in weights.changed[:most] if weights.values is None else _reshaped(weights)[:most]:
         form = (
             clean(change.a, 60) if change.a == change.b else f"{clean(change.a, 60)} -> {clean(change.b, 60)}"
         )
         yield f"  ~ {clean(change.name, 120)}  {paint(form, 'dim')}"
-    yield from (f"  {line}" for line in _more(len(weights.changed), most))
+    unmeasured = weights.changed if weights.values is None else _reshaped(weights)
+    yield from (f"  {line}" for line in _more(len(unmeasured), most))
     for old, new in weights.renamed[:most]:
         yield f"  = {clean(old, 120)} -> {clean(new, 120)}"
     yield from (f"  {line}" for line in _more(len(weights.renamed), most))
@@ -164,6 +205,66 @@ def _weights(weights: WeightsDifference, paint: Paint, most: int | None) -> Iter
         for name in names[:most]:
             yield "  " + paint(f"{sign} {clean(name, 120)}", look)  # type: ignore[arg-type]
         yield from (f"  {line}" for line in _more(len(names), most))
+
+
+def _reshaped(weights: WeightsDifference) -> list[Change]:
+    measured = {each.name for each in weights.values or ()}
+    return [each for each in weights.changed if each.name not in measured]
+
+
+def _values(weights: WeightsDifference, paint: Paint, most: int | None) -> Iterator[str]:
+    """Tell how much: a bar for each layer, and the tensors that changed most."""
+    layers = weights.layers[:most]
+    top = max((each.relative for each in weights.layers if math.isfinite(each.relative)), default=0.0)
+    rows = [
+        [
+            Cell(clip(clean(each.name), _WIDEST_NAME)),
+            Cell(_percent(each.relative)),
+            Cell(_bar(each.relative, top), "name"),
+        ]
+        for each in layers
+    ]
+    yield from (
+        f"  {line}"
+        for line in columns(["layer", "relative L2", ""], rows, right={"relative L2"}, paint=paint)
+    )
+    yield from (f"  {line}" for line in _more(len(weights.layers), most))
+    moved = sorted((each for each in weights.values or () if not each.same), key=lambda each: -each.relative)
+    rows = [
+        [
+            Cell(clip(clean(each.name), _WIDEST_NAME)),
+            Cell(_percent(each.relative)),
+            Cell(f"{each.largest:.2e}"),
+            Cell(_nonfinite(each.nonfinite), "bad"),
+        ]
+        for each in moved[:most]
+    ]
+    heads = ["tensor", "relative L2", "largest", "NaN or Inf"]
+    if rows:
+        yield from (f"  {line}" for line in columns(heads, rows, right={*heads[1:3]}, paint=paint))
+    yield from (f"  {line}" for line in _more(len(moved), most))
+
+
+def _percent(value: float) -> str:
+    return (
+        "from zero"
+        if math.isinf(value)
+        else "0"
+        if value == 0
+        else f"{value:.2%}"
+        if value >= 1e-4
+        else f"{value:.1e}"
+    )
+
+
+def _bar(value: float, top: float) -> str:
+    if not value or not top:
+        return ""
+    return "█" * max(1, round(_BAR * min(value / top, 1.0)))
+
+
+def _nonfinite(counts: tuple[int, int]) -> str:
+    return f"{counts[0]:,} -> {counts[1]:,}" if any(counts) else ""
 
 
 def _more(amount: int, most: int | None) -> Iterator[str]:

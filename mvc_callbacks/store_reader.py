@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -395,8 +395,22 @@ class StoreReader:
 
         return watch(self, name, timeout=timeout, every=every)
 
-    def diff(self, a: str | Version, b: str | Version) -> Difference:
-        """Compare two versions."""
+    def diff(
+        self,
+        a: str | Version,
+        b: str | Version,
+        *,
+        weights: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Difference:
+        """Compare two versions.
+
+        Args:
+            a: The older one, usually.
+            b: The newer one.
+            weights: Read all weights, and tell how much each tensor and layer changed; needs numpy.
+            progress: Called with the bytes compared and their sum.
+        """
         from mvc_callbacks.comparing import difference
 
-        return difference(self, self._version(a), self._version(b))
+        return difference(self, self._version(a), self._version(b), weights=weights, progress=progress)
