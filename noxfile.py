@@ -110,6 +110,14 @@ def oldest(session: nox.Session) -> None:
 
 
 @nox.session
+def resume(session: nox.Session) -> None:
+    """Interrupt and resume every kind of training in new processes; write docs/resume.md."""
+    install(session, ".[test]")
+    script = str(ROOT / "tests/lightning/resume_scenarios.py")
+    session.run("python", script, str(ROOT / "docs/resume.md"), *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def core(session: nox.Session) -> None:
     """Run the tests that need no framework where none is installed; `-P 3.10` takes another Python."""
     session.install(".", "hypothesis", "pytest", "pytest-xdist")  # newest ones: users' ranges, any Python

@@ -6,9 +6,10 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,10 +23,12 @@ from mvc_callbacks.lightning_evaluation import evaluate
 from mvc_callbacks.lightning_guard import (
     check_strategy,
     check_trainer,
+    is_interrupt,
     refuse_path_arguments,
     warn_of_uploading_loggers,
 )
 from mvc_callbacks.lightning_io import locate, unwrap, wrap
+from mvc_callbacks.lightning_moments import Moment
 from mvc_callbacks.lightning_session import Session
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.versions import Version
@@ -163,6 +166,7 @@ class VersionCheckpointMixin:
         self._session: Session | None = None
         self._run_name: str | None = None
         self._last_url = ""
+        self._candidates: dict[str, Any] | None = None
 
     # What has been saved
 
@@ -229,7 +233,7 @@ class VersionCheckpointMixin:
         return decision
 
     def _find_last_checkpoints(self, trainer: Any) -> set[str]:
-        # One of two private methods of ModelCheckpoint that are overridden, as there is no public way to be
+        # One of three private methods of ModelCheckpoint that are overridden, as there is no public way to be
         # asked: `ckpt_path="last"` asks it for files.
         store = self._store()
         if not store.exists():
@@ -240,9 +244,29 @@ class VersionCheckpointMixin:
             return set()
         return {urls.make(store.path, f"{newest.run}/{newest.number}")}
 
+    def _monitor_candidates(self, trainer: Any) -> dict[str, Any]:
+        # The second one: a save that has waited is decided by the metrics that stock would have decided by.
+        if self._candidates is not None:
+            return self._candidates
+        candidates: dict[str, Any] = super()._monitor_candidates(trainer)  # type: ignore[misc]
+        return candidates
+
+    def _postponed(self, save: Callable[[], None]) -> Callable[[], None]:
+        assert self._session is not None
+        candidates = super()._monitor_candidates(self._session.trainer)  # type: ignore[misc]
+
+        def as_if_then() -> None:
+            self._candidates = candidates
+            try:
+                save()
+            finally:
+                self._candidates = None
+
+        return as_if_then
+
     @staticmethod
     def _link_checkpoint(trainer: Any, filepath: str, linkpath: str) -> None:
-        # The other one. Both names are the same URL, which older releases of Lightning do not look for.
+        # The third. Both names are the same URL, which older releases of Lightning do not look for.
         trainer.strategy.barrier()
 
     def state_dict(self) -> dict[str, Any]:
@@ -282,6 +306,7 @@ class VersionCheckpointMixin:
             warn_of_uploading_loggers(trainer)
         self._base_setup(trainer, pl_module, stage)
         wrap(trainer.strategy, lambda plugin: self.checkpoint_io_class(plugin, session), session)
+        session.listen()
         self._session = session
 
     def _base_setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -300,22 +325,42 @@ class VersionCheckpointMixin:
             self._session.begin(pl_module)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
-        """Save as ModelCheckpoint does."""
-        with self._hook():
-            super().on_train_batch_end(trainer, pl_module, *args, **kwargs)  # type: ignore[misc]
+        """Save as ModelCheckpoint does; what cannot be resumed from here, after what follows."""
+        save = partial(super().on_train_batch_end, trainer, pl_module, *args, **kwargs)  # type: ignore[misc]
+        self._save(save, trainer, "batch")
+        if self._session is not None:
+            self._session.deferral.raise_if_asked()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Save as ModelCheckpoint does."""
-        with self._hook():
-            super().on_train_epoch_end(trainer, pl_module)  # type: ignore[misc]
+        self._save(partial(super().on_train_epoch_end, trainer, pl_module), trainer, "epoch")  # type: ignore[misc]
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Note that what is saved now is in the middle of a validation."""
+        super().on_validation_start(trainer, pl_module)  # type: ignore[misc]
+        if self._session is not None:
+            self._session.validating(True)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Save as ModelCheckpoint does; outside of fit, add an evaluation."""
         if self._session is not None and self._session.stage == "validate":
             self._evaluate("validate", trainer, pl_module)
             return
-        with self._hook():
-            super().on_validation_end(trainer, pl_module)  # type: ignore[misc]
+        if self._session is not None:
+            self._session.validating(False)
+        self._save(partial(super().on_validation_end, trainer, pl_module), trainer, "validation")  # type: ignore[misc]
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add what a resume to the same bits needs; every rank is here."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)  # type: ignore[misc]
+        if self._session is not None and self._session.resuming is not None:
+            self._session.resuming.keep(checkpoint)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Take what a resume to the same bits needs."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)  # type: ignore[misc]
+        if self._session is not None and self._session.resuming is not None:
+            self._session.resuming.take(checkpoint)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Add an evaluation."""
@@ -349,9 +394,8 @@ class VersionCheckpointMixin:
             return
         try:
             # With several ranks the others may be anywhere, and a save needs them all.
-            if self.save_on_exception and session.fitting and trainer.world_size == 1:
-                session.enter()
-                super().on_exception(trainer, pl_module, exception)  # type: ignore[misc]
+            if session.fitting and trainer.world_size == 1:
+                self._save_on_exception(session, exception)
             if trainer.world_size == 1:
                 session.settle(wait=True)
         except Exception as error:
@@ -359,12 +403,29 @@ class VersionCheckpointMixin:
         finally:
             self._close(wait_for_data=False)
 
+    def _save_on_exception(self, session: Session, exception: BaseException) -> None:
+        session.enter()
+        for save in session.waiting.take():
+            save()
+        wanted, interrupted = self.save_on_exception, is_interrupt(exception)
+        if (wanted or interrupted) and not (interrupted and session.in_step):
+            self.save_on_exception = True  # what ends a process from outside asks for no permission
+            try:
+                super().on_exception(session.trainer, session.trainer.lightning_module, exception)  # type: ignore[misc]
+            finally:
+                self.save_on_exception = wanted
+
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave."""
         self._close()
 
     def _hook(self) -> AbstractContextManager[None]:
         return self._session.hook() if self._session is not None else nullcontext()
+
+    def _save(self, save: Callable[[], None], trainer: Any, moment: Moment) -> None:
+        with self._hook():
+            for each in self._session.due(save, moment) if self._session is not None else [save]:
+                each()
 
     def _close(self, *, wait_for_data: bool = True) -> None:
         session, self._session = self._session, None
@@ -375,6 +436,7 @@ class VersionCheckpointMixin:
         except (MVCError, OSError) as error:
             warnings.warn(f"not everything could be recorded: {error}", MVCWarning, stacklevel=3)
         finally:
+            session.unlisten()
             unwrap(session.trainer.strategy, session)
 
     def _store(self) -> VersionStore:

@@ -12,6 +12,7 @@ from mvc_callbacks.errors import Misconfigured, MVCWarning
 __all__ = [
     "check_strategy",
     "check_trainer",
+    "is_interrupt",
     "planned_versions",
     "refuse_path_arguments",
     "warn_of_uploading_loggers",
@@ -87,6 +88,11 @@ def check_resume(strategy: Any, ckpt_path: object) -> None:
             f"{type(strategy).__name__} reads checkpoints past every plugin, and cannot load {ckpt_path}: "
             "restore the weights with restore_version before fit"
         )
+
+
+def is_interrupt(exception: BaseException) -> bool:
+    """Tell whether an exception is Ctrl-C, or the SIGTERM that Lightning turns into one."""
+    return isinstance(exception, KeyboardInterrupt) or type(exception).__name__ == "SIGTERMException"
 
 
 def warn_of_uploading_loggers(trainer: Any) -> None:

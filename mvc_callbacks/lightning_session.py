@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from mvc_callbacks import hyperparameters, lightning_policy, lineage, torch_state, urls
-from mvc_callbacks.errors import MVCError, SaveFailed, UnknownRef
+from mvc_callbacks.data_change import DataChange
+from mvc_callbacks.errors import DataChanged, MVCError, MVCWarning, SaveFailed, UnknownRef
+from mvc_callbacks.interrupts import Deferral
 from mvc_callbacks.lightning_data import fit_plans, scalars_of
 from mvc_callbacks.lightning_guard import check_resume, planned_versions
 from mvc_callbacks.lightning_io import checkpoint_of, locate
+from mvc_callbacks.lightning_moments import Moment as Hook
+from mvc_callbacks.lightning_moments import Waiting
 from mvc_callbacks.lightning_policy import Ledger, Moment
+from mvc_callbacks.lightning_private import Loops
+from mvc_callbacks.lightning_resume import Resuming
 from mvc_callbacks.recorder import Facts, Recorder, report_failed_save
+from mvc_callbacks.resume_guarantee import Guarantee, changed
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.torch_staging import StagingBuffers
 from mvc_callbacks.torch_tensors import to_neutral
-from mvc_callbacks.versions import Monitor, Version
+from mvc_callbacks.versions import Monitor, Parent, Version
 
 __all__ = ["Session"]
 
 _log = logging.getLogger(__name__)
+PATIENCE = 10.0  # seconds that training waits for the fingerprint of data which it only warns about
 
 
 class Session:
@@ -46,6 +55,10 @@ class Session:
         self.recorder: Recorder | None = None
         self.loaded: Version | None = None
         self.resumed: Version | None = None  # the same, where it is of this store
+        self.resuming = Resuming.of(trainer) if stage == "fit" else None
+        self.waiting = Waiting(trainer, callback._postponed)
+        self.deferral = Deferral()
+        self._data = DataChange()
         self._hooks = 0
         self._alone = trainer.world_size == 1
         self._error: BaseException | None = None
@@ -57,6 +70,34 @@ class Session:
     def fitting(self) -> bool:
         """Whether versions may be made."""
         return self.stage == "fit"
+
+    # Resuming
+
+    def listen(self) -> None:
+        """Begin to keep what a resume needs."""
+        if self.resuming is not None:
+            self.resuming.enter()
+
+    def unlisten(self) -> None:
+        """Leave the Trainer and Ctrl-C as they were."""
+        self.deferral.end()
+        if self.resuming is not None:
+            self.resuming.leave()
+
+    def due(self, save: Callable[[], None], hook: Hook) -> list[Callable[[], None]]:
+        """Return what ModelCheckpoint is to do now: that of this hook, that of earlier ones, or nothing."""
+        return self.waiting.due(save, hook) if self.fitting else [save]
+
+    def validating(self, goes_on: bool) -> None:
+        """Note the begin and the end of a validation."""
+        self.deferral.hold(not goes_on)
+        if self.resuming is not None:
+            self.resuming.in_validation = goes_on
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a step was begun and is not over."""
+        return Loops(self.trainer).in_step
 
     # The begin of a fit
 
@@ -80,6 +121,8 @@ class Session:
 
     def begin(self, module: Any) -> None:
         """Find out, beside training, what the run begins from and what it stands on."""
+        self.deferral.begin()
+        guarantee = self.resuming.begin() if self.resuming is not None else None
         known = lineage.parents(module)
         lineage.forget(module)  # from here on, training makes it something else
         state_dict = None
@@ -87,8 +130,15 @@ class Session:
             state_dict = (
                 self.trainer.strategy.lightning_module_state_dict()
             )  # every rank: it may be a collective
-        if self.recorder is None:
-            return
+        if self.recorder is not None:
+            self._find_out(module, known, state_dict)
+            self._compare_data()
+            if guarantee is not None:
+                self._promise(guarantee)
+        self._agree_on_data()
+
+    def _find_out(self, module: Any, known: tuple[Parent, ...], state_dict: dict[str, Any] | None) -> None:
+        assert self.recorder is not None
         self.recorder.hyperparameters = self._hyperparameters(module)
         self.recorder.begin(module_class=type(module), plans=fit_plans(self.callback.data, self.trainer))
         if self.resumed is not None:
@@ -99,6 +149,63 @@ class Session:
             self.recorder.parents = known
         elif state_dict is not None and self.store.exists():
             self._find_parent(module, state_dict)
+
+    def _compare_data(self) -> None:
+        """Compare the data with those of the version that training goes on from, or begins at."""
+        assert self.recorder is not None
+        version = self.loaded
+        if version is None and self.recorder.parents and self.recorder.parents[0].how == "restore":
+            version = self._known_version(self.recorder.parents[0].id)
+        action = self.callback.on_data_change
+        if version is None:
+            return
+        if action == "ignore":
+            self._data = DataChange(unknown=("the data were not compared (on_data_change='ignore')",))
+            return
+        patience = None if action == "error" else PATIENCE
+        self._data = self.recorder.compare_data(version, patience=patience)
+        if self._data.changed and action == "warn":
+            name = f"{version.run}/{version.number}"
+            warnings.warn(
+                f"these are not the data that version {name} was trained on: {'; '.join(self._data.changed)}",
+                MVCWarning,
+                stacklevel=4,
+            )
+
+    def _known_version(self, version_id: str) -> Version | None:
+        try:
+            return self.store.get(version_id)
+        except MVCError:  # of another store
+            return None
+
+    def _agree_on_data(self) -> None:
+        """Stop on every rank where the data have changed and that is an error; rank 0 alone knows."""
+        if self.callback.on_data_change != "error":
+            return
+        told = list(self._data.changed)
+        if not self._alone:
+            told = self.trainer.strategy.broadcast(told)
+        if told:
+            raise DataChanged(
+                f"training does not go on, as these are other data: {'; '.join(told)}. Bring the data back, or "
+                "give on_data_change='warn'"
+            )
+
+    def _promise(self, guarantee: Guarantee) -> None:
+        assert self.recorder is not None
+        if self.resumed is not None:
+            then = self.resumed.details.record.get("hyperparameters", {})
+            differ = changed(
+                {"the hyperparameters": then}, {"the hyperparameters": self.recorder.hyperparameters}
+            )
+            guarantee = Guarantee.of([*guarantee.reasons, *differ])
+        guarantee = Guarantee.of([*guarantee.reasons, *self._data.changed, *self._data.unknown])
+        self.recorder.run_facts = {**self.recorder.run_facts, "resume": guarantee.to_dict()}
+        told = f"this run goes on from {self.trainer.ckpt_path}: {guarantee}"
+        if guarantee.exact:
+            _log.info(told)
+        else:
+            warnings.warn(told, MVCWarning, stacklevel=3)
 
     def _hyperparameters(self, module: Any) -> Any:
         gathered = hyperparameters.gather(module, self.trainer.datamodule, self.callback.hyperparameters)

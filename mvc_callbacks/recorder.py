@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from mvc_callbacks import code, environment, lineage
+from mvc_callbacks import code, data_change, environment, lineage
+from mvc_callbacks.data_change import DataChange
 from mvc_callbacks.errors import MVCError, MVCWarning, SaveFailed
 from mvc_callbacks.masking import without_secrets
 from mvc_callbacks.run_data import RunData
@@ -133,6 +134,15 @@ class Recorder:
     def came_from(self, version: Version) -> None:
         """Note a version of another store, which cannot be a parent here."""
         self._came_from = {"id": version.id, "run": version.run, "number": version.number}
+
+    def compare_data(self, version: Version, *, patience: float | None) -> DataChange:
+        """Compare the data of now with those of a version; wait for their fingerprints for a while.
+
+        Args:
+            version: The version that training goes on from.
+            patience: Seconds to wait; None until they are known.
+        """
+        return data_change.compare(self.store, version, self._data.found(patience))
 
     def open(self) -> str:
         """Reserve the run's label, and return it."""

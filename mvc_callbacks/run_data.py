@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,23 @@ class RunData:
         self._keep_listings()
         with self._lock:
             return {name: self._known.get(name, Fingerprint(None, "pending")) for name in self._plans}
+
+    def found(self, seconds: float | None) -> dict[str, tuple[Fingerprint, Iterable[bytes] | None]]:
+        """Return what is known after a while, with the listings, of which nothing is written here.
+
+        Args:
+            seconds: How long to wait; None until everything is known.
+        """
+        if self._work is not None:
+            self._work.wait_for(seconds)
+        pending = Fingerprint(None, "pending")
+        with self._lock:
+            told: dict[str, tuple[Fingerprint, Iterable[bytes] | None]] = {
+                name: (self._known.get(name, pending), None) for name in self._plans
+            }
+            for name, each in self._computed.items():
+                told[name] = (each.fingerprint, each.listing)
+        return told
 
     def note(self, version: Version) -> None:
         """Remember a version whose fingerprints are to be completed."""

@@ -127,6 +127,11 @@ class SideWork:
         """Ask it to end soon."""
         self._cancelled.set()
 
+    def wait_for(self, seconds: float | None) -> bool:
+        """Wait for so long at most, None for as long as it takes; tell whether it has ended."""
+        self._thread.join(seconds)
+        return self.done
+
     def wait(self, what: str) -> None:
         """Return when it has ended; say what is waited for when that takes more than a second."""
         self._thread.join(PATIENCE)

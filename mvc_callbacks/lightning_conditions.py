@@ -1,0 +1,268 @@
+"""The conditions that a training's bits depend on, beside its state: loaders, optimizers, devices."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+__all__ = ["always_in_doubt", "conditions", "hidden_state"]
+
+_DEEPEST = 8
+
+
+def conditions(trainer: Any, loaders: Iterable[Any]) -> dict[str, Any]:
+    """Tell what has to be the same for a resumed training to end with the same bits.
+
+    Args:
+        trainer: The Trainer, after its loaders and optimizers are made.
+        loaders: Its training loaders.
+
+    Returns:
+        What, in words that fit into a sentence, to plain JSON values.
+    """
+    told: dict[str, Any] = {
+        "the number of ranks": trainer.world_size,
+        "the strategy": type(trainer.strategy).__name__,
+        "the precision": str(trainer.precision),
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "gradient clipping": f"{trainer.gradient_clip_val} {trainer.gradient_clip_algorithm}",
+        "the number of batches in an epoch": _number(trainer.num_training_batches),
+        "reload_dataloaders_every_n_epochs": trainer.reload_dataloaders_every_n_epochs,
+        "the times of validation": _validations(trainer),
+        "the optimizers": [_optimizer(each) for each in trainer.optimizers],
+        "the schedulers": _schedulers(trainer),
+        "the callbacks": sorted(_name(each) for each in trainer.callbacks if _may_change(each)),
+        "the source code of the module": _source(trainer.lightning_module),
+        "the loaders": {f"loader {index}": _loader(each) for index, each in enumerate(loaders)},
+        "the machine": _machine(trainer),
+        "the libraries": _libraries(),
+    }
+    if trainer.world_size > 1:
+        # Samplers of several ranks are seeded with it, and not from the random state.
+        told["the seed"] = os.environ.get("PL_GLOBAL_SEED")
+    return told
+
+
+def always_in_doubt(trainer: Any, loaders: Iterable[Any]) -> list[str]:
+    """Return the reasons for which even the same training twice may not give the same bits."""
+    reasons = []
+    kind = trainer.strategy.root_device.type
+    if kind == "cuda" and not torch.are_deterministic_algorithms_enabled():
+        reasons.append("CUDA runs without deterministic algorithms: give Trainer(deterministic=True)")
+    elif kind not in ("cpu", "cuda"):
+        reasons.append(f"nothing is promised of {kind} devices")
+    if kind == "cuda" and torch.backends.cudnn.benchmark:
+        reasons.append("cudnn.benchmark chooses kernels by their speed")
+    reasons += _doubts_of_loaders(list(loaders), "training")
+    evaluated = trainer.val_dataloaders
+    flat = evaluated if isinstance(evaluated, list | tuple) else [evaluated]
+    if any(_workers_live_on(each) for each in flat):
+        reasons.append("the validation loader has persistent workers, whose random state is their own")
+    return reasons
+
+
+def _doubts_of_loaders(loaders: list[Any], name: str) -> list[str]:
+    reasons = []
+    for each in loaders:
+        if _workers_live_on(each):
+            reasons.append(f"the {name} loader has persistent workers, whose random state is their own")
+        if not isinstance(each, torch.utils.data.DataLoader):
+            reasons.append(f"the {name} loader is a {type(each).__name__}, of which nothing is known")
+        elif isinstance(each.dataset, torch.utils.data.IterableDataset):
+            stateful = hasattr(each.dataset, "state_dict") and hasattr(each, "load_state_dict")
+            if not stateful:
+                reasons.append(f"{type(each.dataset).__name__} is iterable data without a state")
+    return reasons
+
+
+def _workers_live_on(loader: Any) -> bool:
+    return bool(getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0))
+
+
+def hidden_state(trainer: Any, loaders: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """Return the plain attributes that no checkpoint holds, of whatever takes part in training.
+
+    What differs between two calls in one process is state that is lost on resume. Modules and callbacks that
+    save something themselves are believed to save what they need.
+
+    Returns:
+        Name of the object to attribute to a value that can be compared.
+    """
+    watched: dict[str, Any] = {}
+    module = trainer.lightning_module
+    if not _overrides(module, "on_save_checkpoint"):
+        for name, each in module.named_modules():
+            if not _is_framework(each):
+                watched[f"the module {type(each).__name__}" + (f" ({name})" if name else "")] = each
+    for each in trainer.callbacks:
+        if not (
+            _is_framework(each) or _overrides(each, "state_dict") or _overrides(each, "on_save_checkpoint")
+        ):
+            watched[f"the callback {type(each).__name__}"] = each
+    for index, loader in enumerate(loaders):
+        for part in ("sampler", "batch_sampler", "dataset"):
+            each = getattr(loader, part, None)
+            if each is not None and not _is_framework(each):
+                watched[f"the {part} {type(each).__name__} of loader {index}"] = each
+    return {name: _plain_attributes(each) for name, each in watched.items()}
+
+
+def _plain_attributes(value: Any) -> dict[str, Any]:
+    found = {}
+    for name, each in getattr(value, "__dict__", {}).items():
+        if not name.startswith(("_", "trainer")) and name != "training":
+            token = _token(each, 0)
+            if token is not None:
+                found[name] = token
+    return found
+
+
+def _token(value: Any, depth: int) -> Any:
+    # Only compared within one process, so that a tensor is known by its place and the count of its changes.
+    if isinstance(value, bool | int | float | str | bytes | None):
+        return repr(value)
+    if isinstance(value, torch.Tensor):
+        return ("tensor", value.data_ptr(), value._version)
+    if depth < 3 and isinstance(value, list | tuple | set | frozenset | dict):
+        inside = value.items() if isinstance(value, dict) else value
+        head = [_token(each, depth + 1) for _, each in zip(range(64), inside, strict=False)]
+        return (type(value).__name__, len(value), repr(head))
+    return None
+
+
+def _may_change(callback: Any) -> bool:
+    """Tell whether a callback may have to do with the weights: progress bars and the like do not."""
+    names = {each.__name__ for each in type(callback).__mro__}
+    harmless = {
+        "ProgressBar",
+        "ModelSummary",
+        "Checkpoint",
+        "LearningRateMonitor",
+        "DeviceStatsMonitor",
+        "Timer",
+    }
+    return not names & harmless
+
+
+def _is_framework(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] in (
+        "lightning",
+        "lightning_fabric",
+        "mvc_callbacks",
+        "pytorch_lightning",
+        "torch",
+        "torchdata",
+        "torchmetrics",
+    )
+
+
+def _overrides(value: Any, name: str) -> bool:
+    method = getattr(type(value), name, None)
+    return method is not None and method.__module__.partition(".")[0] not in (
+        "lightning",
+        "pytorch_lightning",
+    )
+
+
+def _name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _number(value: float) -> int | str:
+    return int(value) if value != float("inf") else "unknown"
+
+
+def _validations(trainer: Any) -> str:
+    batches = trainer.num_val_batches
+    count = sum(batches) if isinstance(batches, list) else batches
+    return f"{trainer.check_val_every_n_epoch} {trainer.val_check_batch} {'some' if count else 'none'}"
+
+
+def _optimizer(optimizer: Any) -> str:
+    inner = getattr(optimizer, "optimizer", optimizer)
+    return f"{type(inner).__name__} of {[len(group['params']) for group in inner.param_groups]} parameters"
+
+
+def _schedulers(trainer: Any) -> list[str] | None:
+    # Weight averaging takes the schedulers away on a resume, and puts its own in their place when it begins.
+    if any(type(each).__name__ == "StochasticWeightAveraging" for each in trainer.callbacks):
+        return None
+    return [
+        f"{type(each.scheduler).__name__} {each.interval} {each.frequency} {each.monitor}"
+        for each in trainer.lr_scheduler_configs
+    ]
+
+
+def _source(module: Any) -> str | None:
+    try:
+        return hashlib.sha256(inspect.getsource(type(module)).encode()).hexdigest()[:12]
+    except (OSError, TypeError):  # made in an interactive session, or by a factory
+        return None
+
+
+def _loader(loader: Any) -> dict[str, Any]:
+    sampler, batch_sampler = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    return {
+        "class": _name(loader),
+        "batch_size": getattr(loader, "batch_size", None),
+        "drop_last": getattr(loader, "drop_last", None),
+        "num_workers": getattr(loader, "num_workers", None),
+        "sampler": f"{type(sampler).__name__} {_dials(sampler)}",
+        "batch_sampler": f"{type(batch_sampler).__name__} {_dials(batch_sampler)}",
+        "collate_fn": getattr(getattr(loader, "collate_fn", None), "__qualname__", None),
+        "data": _dataset(getattr(loader, "dataset", None), 0),
+    }
+
+
+def _dials(sampler: Any) -> dict[str, Any]:
+    names = ("batch_size", "drop_last", "num_replicas", "num_samples", "replacement", "seed", "shuffle")
+    inside = getattr(sampler, "__dict__", {})
+    return {name: str(inside[name]) for name in names if name in inside}
+
+
+def _dataset(dataset: Any, depth: int) -> str:
+    # A split drawn anew shows in its indices; what the data hold is told by their fingerprint.
+    told = type(dataset).__qualname__
+    indices = getattr(dataset, "indices", None)
+    if isinstance(dataset, torch.utils.data.Subset) and indices is not None and depth < _DEEPEST:
+        text = ",".join(str(int(each)) for each in indices)
+        told += f"[{len(indices)}: {hashlib.sha256(text.encode()).hexdigest()[:12]}]"
+        return f"{told} of {_dataset(dataset.dataset, depth + 1)}"
+    try:
+        return f"{told} of {len(dataset)}"
+    except TypeError:
+        return told
+
+
+def _machine(trainer: Any) -> dict[str, Any]:
+    device = trainer.strategy.root_device
+    told = {
+        "architecture": platform.machine(),
+        "vector instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "matrix precision": torch.get_float32_matmul_precision(),
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        told["device"] = torch.cuda.get_device_name(device)
+        told["cuda"] = torch.version.cuda
+        told["cudnn"] = torch.backends.cudnn.version()
+        told["tf32"] = f"{torch.backends.cuda.matmul.allow_tf32} {torch.backends.cudnn.allow_tf32}"
+    return told
+
+
+def _libraries() -> Mapping[str, str]:
+    told = {"python": platform.python_version(), "torch": torch.__version__}
+    for name in ("lightning", "numpy", "pytorch_lightning", "torchvision", "transformers"):
+        module = sys.modules.get(name)
+        version = getattr(module, "__version__", None)
+        if isinstance(version, str):
+            told[name] = version
+    return told
