@@ -14,7 +14,7 @@ check_backend()  # Keras' own failure does not say what to do, and leaves half o
 
 import keras  # noqa: E402
 
-from mvc_callbacks.arguments import check_choice, check_keep  # noqa: E402
+from mvc_callbacks.arguments import check_choice, check_keep, names_of  # noqa: E402
 from mvc_callbacks.errors import Misconfigured, MVCError, MVCWarning  # noqa: E402
 from mvc_callbacks.keras_evaluation import evaluate, measured  # noqa: E402
 from mvc_callbacks.keras_facts import direction  # noqa: E402
@@ -118,7 +118,7 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
         self.run = run
         self.data = data
         self.hyperparameters = hyperparameters
-        self.exclude_hyperparameters = tuple(exclude_hyperparameters)
+        self.exclude_hyperparameters = names_of("exclude_hyperparameters", exclude_hyperparameters)
         self.keep_training_state = keep_training_state
         self.background = background
         self.on_error = on_error
