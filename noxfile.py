@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -91,6 +92,31 @@ def jax(session: nox.Session) -> None:
     install(session, ".[keras]", "hypothesis", "jax", "pytest", "pytest-xdist")
     files = ("tests/keras/test_keras_fit.py", "tests/keras/test_keras_restore.py")
     pytest(session, *files, dist="loadfile", KERAS_BACKEND="jax")
+
+
+@nox.session
+def torture(session: nox.Session) -> None:
+    """Break the store in every way, for about an hour; `-- 0.1` does a tenth. Writes docs/reliability.md."""
+    install(session, ".[test]")
+    share = session.posargs[0] if session.posargs else "1"
+    told = Path(tempfile.mkdtemp(prefix="mvc-torture-")) / "figures"
+    told.touch()
+    began = time.monotonic()
+    names = ("faults", "power", "processes", "interleavings", "flips", "mutations", "model")
+    session.run(
+        "pytest",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        *(f"tests/store/test_{name}.py" for name in names),
+        "tests/lightning/test_kills.py",
+        env={**ONE_THREAD, "MVC_TORTURE": share, "MVC_TORTURE_FIGURES": str(told)},
+    )
+    # Only a run that lost nothing comes here.
+    part = "all" if float(share) == 1 else f"{float(share):.0%}"
+    seconds = str(time.monotonic() - began)
+    session.run("python", "tests/store/figures.py", "docs/reliability.md", str(told), part, seconds)
 
 
 @nox.session

@@ -44,6 +44,17 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 _TEXT_OR_NONE = (str, type(None))
+_FINGERPRINT: Mapping[str, tuple[type, ...]] = {
+    "digest": _TEXT_OR_NONE,
+    "coverage": (str,),
+    "files": (int,),
+    "bytes": (int,),
+    "how": (str,),
+    "scheme": (str,),
+    "listing": _TEXT_OR_NONE,
+    "problems": (list,),
+}
+_UNTOLD = {"files": 0, "bytes": 0, "how": "", "scheme": "", "problems": []}
 _NESTED: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "parents": {"id": (str,), "how": (str,), "shared": _TEXT_OR_NONE},
     "weights": {"digest": (str,), "tensors": (int,), "bytes": (int,), "stored_bytes": (int,)}
@@ -142,8 +153,8 @@ def check_row(row: Row) -> None:
             _check_fields(each, fields, name)
     for data in (row["data"], *(each["data"] for each in row["evaluations"])):
         for each in data.values():
-            if isinstance(each, dict):  # numbers stand for them in the file
-                _check_fields(each, {"digest": _TEXT_OR_NONE, "listing": _TEXT_OR_NONE}, "data")
+            if type(each) is not int:  # numbers stand for them in the file
+                _check_fields({**_UNTOLD, **each} if isinstance(each, dict) else each, _FINGERPRINT, "data")
     if not all(isinstance(each, str) for each in row["flags"]):
         raise ValueError("its 'flags' are no text")
 

@@ -78,7 +78,7 @@ def row_of(identity: str, record: Mapping[str, Any]) -> Row:
             name: each for name, each in state.items() if name in TrainingState.__slots__
         }
         row["data"] = dict(record["data"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CorruptHistory(f"the record of version {identity[:12]} lacks {error}") from error
     row["evaluations"] = []
     row["pruned"] = []

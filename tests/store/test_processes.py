@@ -212,32 +212,32 @@ def test_bad_input_50_52_a_lock_of_another_host_is_waited_for_and_not_broken(
 def test_bad_input_56_a_copy_made_while_it_is_written_has_what_was_acknowledged(
     forker: Forker, tmp_path: Path
 ) -> None:
-    path, copies, partly = tmp_path / "store", scale(4, 60), 0
-    VersionStore(path).open_run("base", framework="torch").commit(shot(0))
-    child = forker.start("save", tmp_path / "out", str(path), "run", 1, 100_000)
-    child.wait_for_line(60)
-    try:
-        for turn in range(copies):
-            time.sleep(0.05)
-            promised, target = _acknowledged(child), tmp_path / f"copy{turn}"
-            try:
-                shutil.copytree(path, target)
-            except shutil.Error as error:  # a staged file, or a replaced one, went meanwhile
-                assert all("tmp" in each[0] for each in error.args[0]), error
-            copy = VersionStore(target)
-            assert promised.keys() <= {version.id for version in copy.versions()}
-            report = copy.verify(full=True)
-            hurt = {identity for problem in report.problems for identity in problem.versions}
-            for version in copy.versions():
-                if version.id in promised:
-                    assert bits(copy, version) == promised[version.id]
-                    assert version.id not in hurt
-                elif version.id not in hurt:
-                    assert bits(copy, version)
-            partly += bool(hurt)
-            shutil.rmtree(target)
-    finally:
-        child.kill()
+    copies, a_store = scale(4, 60), 4  # a store that grows for minutes takes minutes to copy
+    for turn in range(copies):
+        path, target = tmp_path / f"store{turn // a_store}", tmp_path / f"copy{turn}"
+        if turn % a_store == 0:
+            VersionStore(path).open_run("base", framework="torch").commit(shot(0))
+            child = forker.start("save", tmp_path / f"out{turn}", str(path), "run", 1, 100_000)
+            child.wait_for_line(60)
+        time.sleep(0.05)
+        promised = _acknowledged(child)
+        try:
+            shutil.copytree(path, target)
+        except shutil.Error as error:  # a staged file, or a replaced one, went meanwhile
+            assert all("tmp" in each[0] for each in error.args[0]), error
+        if turn % a_store == a_store - 1 or turn == copies - 1:
+            child.kill()
+        copy = VersionStore(target)
+        assert promised.keys() <= {version.id for version in copy.versions()}
+        report = copy.verify(full=True)
+        hurt = {identity for problem in report.problems for identity in problem.versions}
+        for version in copy.versions():
+            if version.id in promised:
+                assert bits(copy, version) == promised[version.id]
+                assert version.id not in hurt
+            elif version.id not in hurt:
+                assert bits(copy, version)
+        shutil.rmtree(target)
     figure("stores copied while they were written", copies)
 
 
