@@ -61,7 +61,7 @@ def pytest(session: nox.Session, *args: str, dist: str = "worksteal", **environm
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Train on real images, look at the versions, restore, promote and roll back: with Lightning, then Keras."""
+    """Train on real images, look at versions, restore, promote, roll back: with Lightning, then Keras."""
     install(session, ".[lightning,tensorflow]", "scikit-learn", "pillow")
     folder = Path(tempfile.mkdtemp(prefix="mvc-demo-"))
     with session.chdir(folder):

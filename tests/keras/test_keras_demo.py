@@ -34,7 +34,7 @@ def test_the_demo_tells_the_whole_story(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stdout + told.stderr
     assert "~ 8/0008.png" in told.stdout
     assert "val: the same" in told.stdout
-    assert "hyperparameters" not in told.stdout  # the two runs differ in data alone
+    assert "\nhyperparameters\n" not in told.stdout  # the two runs differ in data alone
     recorded, measured = re.findall(r"(?:recorded|measured)  val_accuracy = (\S+)", told.stdout)
     assert recorded == measured
     store = VersionStore(tmp_path / "here" / "model_versions")

@@ -151,7 +151,7 @@ def test_a_version_is_one_moment_although_training_goes_on(store: VersionStore) 
     seen = []
     model = small()
     record = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(values(model.variables))
+        on_train_batch_end=lambda batch, logs: seen.append(values(record.model.variables))
     )
     fit(model, record, VersionCheckpoint(store, save_freq=1), epochs=4)
     for kept, version in zip(seen, store.versions(), strict=True):
