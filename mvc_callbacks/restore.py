@@ -64,22 +64,18 @@ def restore_version(
     """Bring a version's weights back.
 
     Everything is read and hashed, and all names, shapes and dtypes are compared, before anything is
-    assigned: when
-    this raises, the model is as it was.
+    assigned: when this raises, the model is as it was. Variables of Keras are matched by position.
 
     Args:
         ref: What names the version: ``best``, ``production``, ``baseline/3``, an id, an ``mvc://`` URL, or a
             `Version`.
         model: A model, whose weights are replaced in place, on the device where they are; or a class or
-            factory, which
-            is called with the recorded hyperparameters.
+            factory, which is called with the recorded hyperparameters.
         store: The store, or its folder; else ``$MVC_STORE``, else ``./model_versions``.
         strict: Whether all names must be there on both sides; ``False`` loads what fits and warns about
-            the rest. By
-            default the model's own ``strict_loading``, else True.
+            the rest. By default the model's own ``strict_loading``, else True.
         prefix: Load only the weights whose names begin so, without this beginning: ``prefix="encoder."``
-            fills an
-            encoder from a version of the whole model.
+            fills an encoder from a version of the whole model.
         cast: Allow the weights to be converted to the model's dtypes.
         overrides: Hyperparameters that replace recorded ones, or supply what could not be recorded.
         training_state: Also put back the optimizer (Keras; with Lightning, ``fit`` does that).
