@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from pathlib import Path
 
 import click
 
-from mvc_callbacks import __version__, cli_changes
+from mvc_callbacks import __version__, cli_changes, cli_files
 from mvc_callbacks.cli_frame import Frame, Session, json_option, store_option
-from mvc_callbacks.render import clean, count, size
+from mvc_callbacks.render import clean, count
 
 __all__ = ["main", "mvc"]
 
@@ -213,30 +212,6 @@ def alias_log(session: Session, name: str | None) -> None:
         session.page(move_lines(moves, versions=known, paint=session.paint))
 
 
-@mvc.command(epilog="Example: mvc export production model.safetensors")
-@click.argument("ref")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
-@store_option
-@click.pass_obj
-def export(session: Session, ref: str, file: Path, force: bool) -> None:
-    """Write a version's weights into a stock safetensors FILE."""
-    from mvc_callbacks.cli_reports import named
-    from mvc_callbacks.errors import Misconfigured
-    from mvc_callbacks.export import check_target, write_safetensors
-
-    store = session.store
-    version = store.get(ref)
-    if store.path.resolve() in check_target(file, overwrite=force).resolve().parents:
-        raise Misconfigured(f"{file} is inside the store {store.path}: give a file elsewhere")
-    tensors = store.tensors(version)
-    written = write_safetensors(tensors, file, overwrite=force)
-    session.say([f"{clean(file)}: {count(len(tensors), 'tensor')}, {size(written)}, from {named(version)}"])
-    left_out = version.details.record["weights"].get("extra") or {}
-    if left_out:
-        session.note(f"left out, as they are no tensors: {clean(', '.join(left_out), 200)}")
-
-
 @mvc.command(epilog="Example: mvc verify --full")
 @click.option("--full", is_flag=True, help="Read and hash every byte; what is damaged is moved aside.")
 @json_option
@@ -259,8 +234,12 @@ def verify(context: click.Context, full: bool) -> None:
     context.exit(0 if report.ok else DAMAGED)
 
 
-for _command in ("promote", "rollback", "note", "prune", "delete", "rebuild"):
-    mvc.add_command(getattr(cli_changes, _command))
+for _command in (
+    *(cli_files.export, cli_files.import_, cli_files.identify),
+    *(cli_changes.promote, cli_changes.rollback, cli_changes.note),
+    *(cli_changes.prune, cli_changes.delete, cli_changes.rebuild),
+):
+    mvc.add_command(_command)
 
 
 def _now() -> datetime:

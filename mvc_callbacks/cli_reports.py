@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from mvc_callbacks.pruning import PruneReport
     from mvc_callbacks.rebuilding import RebuildReport
     from mvc_callbacks.verifying import Report
+    from mvc_callbacks.weight_files import Identified
 
-__all__ = ["moved", "named", "rebuilt", "removed", "verified"]
+__all__ = ["identified", "moved", "named", "rebuilt", "removed", "verified"]
 
 _MOST = 20
 
@@ -99,6 +100,16 @@ def rebuilt(report: RebuildReport) -> Iterator[str]:
         yield f"  left out {short(identity)}: {clean(why)}"
     for problem in report.problems:
         yield f"  problem: {clean(problem)}"
+
+
+def identified(found: Identified) -> Iterator[str]:
+    """Tell whose weights a file holds."""
+    for version in found.exact:
+        yield f"{named(version)}: the same weights, bit for bit"
+    for version, shared in found.nearest if not found.exact else ():
+        yield f"{named(version)}: {shared} of the file's {count(found.tensors, 'tensor')}"
+    if not found.exact and not found.nearest:
+        yield f"no version shares any of the file's {count(found.tensors, 'tensor')}"
 
 
 def _some(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from mvc_callbacks import files
 from mvc_callbacks.errors import BadName, UnsafeFile, UnsupportedTensor
 from mvc_callbacks.tensors import STORED_AS_BYTES, Tensor, item_size
 
-__all__ = ["check_target", "write_safetensors"]
+__all__ = ["check_target", "write_huggingface", "write_safetensors"]
 
 _LONGEST_HEADER = 100_000_000  # stock safetensors refuses longer ones
 # Stock safetensors knows these by now, although our objects keep them as bytes; None: it has no name for it.
@@ -27,7 +27,11 @@ _STOCK: Mapping[str, str | None] = {
 
 
 def write_safetensors(
-    tensors: Mapping[str, Tensor], path: str | os.PathLike[str], *, overwrite: bool = False
+    tensors: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> int:
     """Write tensors into a file that ``safetensors.torch.load_file`` opens.
 
@@ -37,6 +41,7 @@ def write_safetensors(
         tensors: Name to tensor.
         path: The file.
         overwrite: Replace a file that is there.
+        metadata: Texts for the header.
 
     Returns:
         Its size in bytes.
@@ -49,12 +54,54 @@ def write_safetensors(
         OSError: If the disk refuses; nothing is left behind.
     """
     target = check_target(path, overwrite=overwrite)
-    header, ordered = _layout(tensors)
+    header, ordered = _layout(tensors, metadata or {})
     files.sweep(target.parent)
     staged = files.stage(target.parent, _chunks(header, ordered))
     files.move(staged, target)
     files.sync_folder(target.parent)
     return len(header) + sum(tensor.nbytes for tensor in ordered)
+
+
+def write_huggingface(
+    tensors: Mapping[str, Tensor], folder: str | os.PathLike[str], card: str, *, overwrite: bool = False
+) -> int:
+    """Write a folder as Hugging Face lays it out: ``model.safetensors`` and the card ``README.md``.
+
+    A ``config.json`` is not written: only the code that made the model knows what should be in it.
+
+    Args:
+        tensors: Name to tensor.
+        folder: The folder; made where there is none.
+        card: Markdown with front matter.
+        overwrite: Replace what is there of the two files.
+
+    Returns:
+        Size of the weights in bytes.
+
+    Raises:
+        OSError, BadName, UnsupportedTensor: As `write_safetensors`.
+    """
+    target = Path(folder).expanduser()
+    if target.exists() and not target.is_dir():
+        raise UnsafeFile(f"{target} is a file: give the name of a folder")
+    made = not target.exists()
+    if made:
+        if not target.parent.is_dir():
+            raise FileNotFoundError(2, "there is no such folder; make it first", str(target.parent))
+        target.mkdir()
+    try:
+        readme = check_target(target / "README.md", overwrite=overwrite)
+        # Without this transformers refuses the file.
+        written = write_safetensors(
+            tensors, target / "model.safetensors", overwrite=overwrite, metadata={"format": "pt"}
+        )
+    except BaseException:
+        if made and not any(target.iterdir()):
+            target.rmdir()
+        raise
+    files.move(files.stage(target, [card.encode("utf-8", "backslashreplace")]), readme)
+    files.sync_folder(target)
+    return written
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -86,9 +133,9 @@ def _chunks(header: bytes, tensors: list[Tensor]) -> Iterator[files.Buffer]:
         yield tensor.data
 
 
-def _layout(tensors: Mapping[str, Tensor]) -> tuple[bytes, list[Tensor]]:
+def _layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, list[Tensor]]:
     """Return the header, and the tensors in the order of their data: largest items first, to be aligned."""
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     ordered = []
     at = 0
     for name in sorted(tensors, key=lambda each: (-item_size(tensors[each].dtype), each)):

@@ -25,7 +25,8 @@ from mvc_callbacks.store import VersionStore
 from mvc_callbacks.versions import Monitor, Version
 
 COMMANDS = (
-    *("log", "show", "diff", "runs", "aliases", "alias-log", "export", "verify"),
+    *("log", "show", "diff", "runs", "aliases", "alias-log", "verify"),
+    *("export", "import", "identify"),
     *("promote", "rollback", "note", "prune", "delete", "rebuild"),
 )
 RUN = [sys.executable, "-c", "from mvc_callbacks.cli import main; main()"]
@@ -554,17 +555,19 @@ def test_what_is_not_there_is_told_with_the_absolute_path_and_nothing_is_made(
     monkeypatch.chdir(tmp_path)
     needed = {
         "diff": ["latest", "best"],
-        "export": ["best", "x.safetensors"],
+        "export": ["best", "y.safetensors"],
+        "identify": ["x.safetensors"],
         "note": ["best", "text"],
         "promote": ["best", "production"],
         "rollback": ["production"],
         "prune": ["--keep-last", "1"],
         "delete": ["--run", "baseline"],
     }
-    for command in COMMANDS:
+    (tmp_path / "x.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    for command in set(COMMANDS) - {"import"}:  # which makes a store
         said = refused(Path("none"), command, *needed.get(command, []))
         assert str(tmp_path / "none") in said
-    assert list(tmp_path.iterdir()) == []
+    assert [each.name for each in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 def test_the_store_is_named_before_the_command_after_it_or_by_the_environment(store: VersionStore) -> None:
