@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from store_kit import bits, expected
-from torture_kit import TORTURE, check, disk, figure, shot
+from torture_kit import TORTURE, check, disk, figure, shot, stride
 
 from mvc_callbacks import locks, writing
 from mvc_callbacks.errors import MVCError
@@ -183,7 +183,7 @@ def test_bad_input_49_a_save_beside_a_prune_is_whole_whatever_the_order(
     alone = _play([], base.path, tmp_path / "alone", monkeypatch)
     saves, prunes = alone.operations
     assert saves > 50 < prunes
-    step = 5 if TORTURE else 37
+    step = 5 + stride() // 3 if TORTURE else 37
     tried = 0
     for first in range(0, saves, step):
         for second in [*range(1, prunes, step), 10_000]:
@@ -197,9 +197,9 @@ def test_bad_input_49_a_save_beside_a_prune_is_whole_whatever_the_order(
             plan = [(1, first), (0, second), (1, 10_000)]
             _play(plan, base.path, tmp_path / f"r{first}-{second}", monkeypatch)
             tried += 1
-    for stride in range(1, 40 if TORTURE else 4):  # and turn by turn
-        plan = [(place % 2, stride) for place in range(1000)]
-        _play(plan, base.path, tmp_path / f"turns{stride}", monkeypatch)
+    for length in range(1, 40 if TORTURE else 4):  # and turn by turn
+        plan = [(place % 2, length) for place in range(1000)]
+        _play(plan, base.path, tmp_path / f"turns{length}", monkeypatch)
         tried += 1
     figure("interleavings of a save and a prune", tried)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import stat
 import warnings
@@ -148,6 +149,8 @@ def test_no_room_of_the_package_can_unpickle() -> None:
             "shelve",
             "yaml.load(",
         ):
+            # Another program's checkpoint is imported by torch's reader of tensors alone.
+            text = re.sub(r"torch\.load\([^()]*weights_only=True\)", "", text)
             used = text.replace(".eval()", "").replace("literal_eval(", "")
             assert word not in used, f"{path.name} has {word}"
 

@@ -39,6 +39,11 @@ def scale(ordinary: int, torture: int) -> int:
     return max(1, round(torture * SHARE)) if TORTURE else ordinary
 
 
+def stride() -> int:
+    """Return how many to go on by in a torture run that tries each of something, or a share of them."""
+    return max(1, round(1 / SHARE))
+
+
 def figure(name: str, count: int) -> None:
     """Tell the torture session how much was tried; it adds up, and writes docs/reliability.md."""
     path = os.environ.get("MVC_TORTURE_FIGURES")
