@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +16,7 @@ import fsspec
 import yaml
 
 from mvc_callbacks import lightning_policy, urls
-from mvc_callbacks.arguments import check_choice, check_keep
+from mvc_callbacks.arguments import check_choice, check_keep, names_of
 from mvc_callbacks.errors import Misconfigured, MVCError, MVCWarning
 from mvc_callbacks.lightning_evaluation import evaluate
 from mvc_callbacks.lightning_guard import (
@@ -30,13 +29,9 @@ from mvc_callbacks.lightning_guard import (
 from mvc_callbacks.lightning_io import locate, unwrap, wrap
 from mvc_callbacks.lightning_moments import Moment
 from mvc_callbacks.lightning_session import Session
+from mvc_callbacks.refs import check_name
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.versions import Version
-
-if sys.version_info >= (3, 12):
-    pass
-else:
-    pass
 
 __all__ = ["VersionCheckpointMixin"]
 
@@ -133,6 +128,8 @@ class VersionCheckpointMixin:
         check_choice("on_error", on_error, ("warn", "raise"))
         check_choice("on_data_change", on_data_change, ("warn", "error", "ignore"))
         check_keep(keep_training_state)
+        if run is not None:
+            check_name(run, "run")
         policy: dict[str, Any] = {
             "monitor": monitor,
             "verbose": verbose,
@@ -157,7 +154,7 @@ class VersionCheckpointMixin:
         self.run = run
         self.data = data
         self.hyperparameters = hyperparameters
-        self.exclude_hyperparameters = tuple(exclude_hyperparameters)
+        self.exclude_hyperparameters = names_of("exclude_hyperparameters", exclude_hyperparameters)
         self.keep_training_state = keep_training_state
         self.background = background
         self.on_error = on_error

@@ -18,7 +18,7 @@ from small_models import Small, trainer_of
 from torch.utils.data import DataLoader, TensorDataset
 
 from mvc_callbacks import MVCWarning, VersionStore
-from mvc_callbacks.errors import Misconfigured, SaveFailed
+from mvc_callbacks.errors import BadName, Misconfigured, SaveFailed
 from mvc_callbacks.lightning import VersionCheckpoint
 from mvc_callbacks.lightning_io import CheckpointIOMixin
 
@@ -128,7 +128,7 @@ def test_nothing_is_saved_outside_of_training(store: VersionStore) -> None:
 
 
 def test_the_constructor_touches_nothing(tmp_path: Path) -> None:
-    callback = VersionCheckpoint(tmp_path / "versions", run="a", monitor="score")
+    callback = VersionCheckpoint(tmp_path / "versions", run="any", monitor="score")
     assert list(tmp_path.iterdir()) == []
     assert pickle.loads(pickle.dumps(callback)).monitor == "score"
     assert copy.deepcopy(callback).run == "a"
@@ -167,6 +167,16 @@ def test_arguments_that_name_files_are_refused_with_what_to_use(name: str) -> No
 def test_impossible_arguments_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Misconfigured, match=next(iter(wrong))):
         VersionCheckpoint(**wrong)
+
+
+@pytest.mark.parametrize("label", ["../x", "best", "abc", "", "a b"])
+def test_a_run_that_cannot_be_a_label_is_refused_at_once(label: str) -> None:
+    with pytest.raises(BadName, match="the name of a run"):
+        VersionCheckpoint(run=label)
+
+
+def test_one_name_may_be_excluded() -> None:
+    assert VersionCheckpoint(exclude_hyperparameters="url").exclude_hyperparameters == ("url",)
 
 
 def test_the_state_key_tells_stores_apart() -> None:
