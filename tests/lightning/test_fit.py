@@ -131,7 +131,7 @@ def test_the_constructor_touches_nothing(tmp_path: Path) -> None:
     callback = VersionCheckpoint(tmp_path / "versions", run="any", monitor="score")
     assert list(tmp_path.iterdir()) == []
     assert pickle.loads(pickle.dumps(callback)).monitor == "score"
-    assert copy.deepcopy(callback).run == "a"
+    assert copy.deepcopy(callback).run == "any"
 
 
 def test_copies_work_after_fit_and_during_it(store: VersionStore) -> None:
