@@ -93,7 +93,7 @@ def hidden_state(trainer: Any, loaders: Iterable[Any]) -> dict[str, dict[str, An
     save something themselves are believed to save what they need.
 
     Returns:
-        Name of the object to attribute to a value that can be compared.
+        Name of the object to attribute to a value that can be compared; the object itself has the name "".
     """
     watched: dict[str, Any] = {}
     module = trainer.lightning_module
@@ -115,7 +115,7 @@ def hidden_state(trainer: Any, loaders: Iterable[Any]) -> dict[str, dict[str, An
 
 
 def _plain_attributes(value: Any) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {"": id(value)}
     for name, each in getattr(value, "__dict__", {}).items():
         if not name.startswith(("_", "trainer")) and name != "training":
             token = _token(each, 0)

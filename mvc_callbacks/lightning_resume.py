@@ -150,6 +150,9 @@ class Resuming:
         now = hidden_state(self._trainer, self._loops.loaders)
         for name, attributes in now.items():
             before = self._hidden.get(name, {})
+            if before.get("") != attributes[""]:
+                self._hidden[name] = attributes  # loaders were made again, and begin without a past
+                continue
             names = [key for key, token in attributes.items() if before.get(key) != token]
             if names:
                 told.append(f"{name} changes {', '.join(names[:5])}, which no checkpoint holds")
@@ -195,6 +198,10 @@ class Resuming:
         if place["in_validation"]:
             reasons.append("it was saved in the middle of a validation")
         if not place["in_epoch"]:
+            if self._trainer.max_steps != -1:
+                reasons.append(
+                    "with max_steps, Lightning goes through an epoch's end twice: resume within one"
+                )
             if not place["last_batch"]:
                 reasons.append(f"its epoch was cut short after {place['batches']} of {place['of']} batches")
             return reasons

@@ -187,7 +187,7 @@ class Session:
             told = self.trainer.strategy.broadcast(told)
         if told:
             raise DataChanged(
-                f"training does not go on, as these are other data: {'; '.join(told)}. Bring the data back, or "
+                f"training does not go on, as these are other data: {'; '.join(told)}. Bring them back, or "
                 "give on_data_change='warn'"
             )
 
