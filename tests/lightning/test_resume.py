@@ -239,3 +239,20 @@ def test_the_first_ctrl_c_waits_and_the_second_does_not() -> None:
     finally:
         deferral.end()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_at_random_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    example = HERE.parent.parent / "examples" / "preemptible.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent.parent)}
+    done = subprocess.run(
+        [sys.executable, str(example), "--dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "was ended by SIGKILL" in done.stdout
+    assert "The same, to the last bit." in done.stdout
