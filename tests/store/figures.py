@@ -29,12 +29,12 @@ def write(document: Path, told: Path, share: str, seconds: float) -> None:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     lines = [
-        f"Torture run that ended on {datetime.now(timezone.utc):%Y-%m-%d}: {share} of the full counts, "
+        f"Torture run that ended on {datetime.now(timezone.utc):%Y-%m-%d}: a share of {share} of the full counts, "
         f"{seconds / 60:.0f} minutes, Python {platform.python_version()}, {platform.system()}.",
         "",
         "| tried | number |",
         "|---|---:|",
-        *(f"| {name} | {count:,} |".replace(",", " ") for name, count in sorted(figures.items())),
+        *(f"| {name} | {count:_} |" for name, count in sorted(figures.items())),
         "| **acknowledged versions lost, or other bits than were saved** | **0** |",
     ]
     document.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after, "utf-8")

@@ -57,7 +57,7 @@ class Model(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.patch.undo()
         shutil.rmtree(self.folder)
-        figure("steps of the model", self.order)
+        figure("versions saved beside the model", self.order)
 
     def _remember(self, identity: str, run: Run, number: int, seed: int) -> None:
         self.order += 1
