@@ -29,7 +29,7 @@ def write(document: Path, told: Path, share: str, seconds: float) -> None:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     lines = [
-        f"Torture run that ended on {datetime.now(timezone.utc):%Y-%m-%d}: a share of {share} of the full counts, "
+        f"Run ended {datetime.now(timezone.utc):%Y-%m-%d}: {share} of the full counts, "
         f"{seconds / 60:.0f} minutes, Python {platform.python_version()}, {platform.system()}.",
         "",
         "| tried | number |",
