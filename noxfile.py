@@ -83,14 +83,14 @@ def keras(session: nox.Session) -> None:
     install(session, ".[tensorflow,lightning,test_keras]")
     for backend in ("tensorflow", "torch"):
         # A file stays on one worker: its fixtures train models that all of its tests look at.
-        pytest(session, "tests/keras", "tests/test_parity.py", dist="loadfile", KERAS_BACKEND=backend)
+        pytest(session, "tests/keras_rooms", "tests/test_parity.py", dist="loadfile", KERAS_BACKEND=backend)
 
 
 @nox.session
 def jax(session: nox.Session) -> None:
     """Look whether Keras on JAX works: fits, restoring and resuming."""
     install(session, ".[keras]", "hypothesis", "jax", "pytest", "pytest-xdist")
-    files = ("tests/keras/test_keras_fit.py", "tests/keras/test_keras_restore.py")
+    files = ("tests/keras_rooms/test_keras_fit.py", "tests/keras_rooms/test_keras_restore.py")
     pytest(session, *files, dist="loadfile", KERAS_BACKEND="jax")
 
 

@@ -18,6 +18,7 @@ import yaml
 from mvc_callbacks import lightning_policy, urls
 from mvc_callbacks.arguments import check_choice, check_keep, names_of
 from mvc_callbacks.errors import Misconfigured, MVCError, MVCWarning
+from mvc_callbacks.lightning_data import scalars_of
 from mvc_callbacks.lightning_evaluation import evaluate
 from mvc_callbacks.lightning_guard import (
     check_strategy,
@@ -164,6 +165,7 @@ class VersionCheckpointMixin:
         self._run_name: str | None = None
         self._last_url = ""
         self._candidates: dict[str, Any] | None = None
+        self._metrics_then: dict[str, float] | None = None
 
     # What has been saved
 
@@ -251,13 +253,14 @@ class VersionCheckpointMixin:
     def _postponed(self, save: Callable[[], None]) -> Callable[[], None]:
         assert self._session is not None
         candidates = super()._monitor_candidates(self._session.trainer)  # type: ignore[misc]
+        metrics = scalars_of(self._session.trainer.callback_metrics)
 
         def as_if_then() -> None:
-            self._candidates = candidates
+            self._candidates, self._metrics_then = candidates, metrics
             try:
                 save()
             finally:
-                self._candidates = None
+                self._candidates = self._metrics_then = None
 
         return as_if_then
 

@@ -329,7 +329,8 @@ class Session:
             number=moment.number,
             epoch=int(checkpoint["epoch"]),
             step=int(checkpoint["global_step"]),
-            metrics=scalars_of(self.trainer.callback_metrics),
+            # A save that has waited has the metrics that its policy decided by.
+            metrics=self.callback._metrics_then or scalars_of(self.trainer.callback_metrics),
             best=self._best_number(),
             more={"lightning": str(checkpoint.get("pytorch-lightning_version", ""))},
         )

@@ -5,8 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 from functools import cache
 from pathlib import Path
+
+# A shell that starts a job in the background lets it ignore Ctrl-C, and so all processes that its tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch or numpy is imported by any test: two pytest workers on two cores, one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -115,7 +115,7 @@ def test_every_module_lists_its_public_names_in_order(source: Path) -> None:
 def test_every_module_says_what_it_is_and_is_no_longer_than_one_noun(source: Path) -> None:
     text = source.read_text("utf-8")
     assert ast.get_docstring(ast.parse(text))
-    assert len(text.splitlines()) <= 420
+    assert len(text.splitlines()) <= 450
 
 
 def test_type_information_is_shipped() -> None:

@@ -31,8 +31,8 @@ found = {}
 for name, model_class in MODELS.items():
     model = restore_version(f"{name}/latest", model_class, store=sys.argv[1])
     assert not model.training
-    weights = snapshot({"state_dict": model.state_dict()}, copy=False).weights
-    found[name] = weights_digest((key, each.dtype, each.shape, each.digest()) for key, each in weights.tensors.items())
+    tensors = snapshot({"state_dict": model.state_dict()}, copy=False).weights.tensors
+    found[name] = weights_digest((key, each.dtype, each.shape, each.digest()) for key, each in tensors.items())
 print(json.dumps(found))
 """
 
@@ -127,7 +127,7 @@ def test_averaged_weights_are_told_apart_from_raw_ones(store: VersionStore) -> N
     trainer.fit(model)
     version = store.get("latest")
     assert version.weights.of == "average"
-    # At the end of fit the callback puts its average into the module: the same weights that the version holds.
+    # At the end of fit the callback puts its average into the module: the version's weights.
     assert digest_of(model) == version.weights.digest
     tree_names = set(store.training_state(version)[1])
     assert any("current_model_state" in name for name in tree_names)
