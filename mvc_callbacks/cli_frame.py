@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from mvc_callbacks.errors import AliasMoved, MVCError, MVCWarning
-from mvc_callbacks.render import Paint, clean
+from mvc_callbacks.render import Paint, clean, finite
 
 if TYPE_CHECKING:
     from mvc_callbacks.store import VersionStore
@@ -83,7 +82,7 @@ class Session:
 
     def tell(self, value: Any) -> None:
         """Write JSON; NaN and Inf, for which it has no numbers, as the texts nan, inf and -inf."""
-        click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+        click.echo(json.dumps(finite(value), indent=2, allow_nan=False))
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Callable[[int, int], None] | None]:
@@ -122,16 +121,6 @@ def _writable(line: str) -> str:
 
 def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return value
 
 
 def _session(context: click.Context) -> Session:

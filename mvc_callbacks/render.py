@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "PLAIN",
@@ -17,6 +17,7 @@ __all__ = [
     "clip",
     "columns",
     "count",
+    "finite",
     "moment",
     "number",
     "short",
@@ -101,6 +102,17 @@ def _scaled(value: int, of: int) -> tuple[str, str]:
 def count(amount: int, one: str, many: str | None = None) -> str:
     """Tell an amount with its noun, ``1 version`` or ``1,797 files``."""
     return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
+def finite(value: Any) -> Any:
+    """Return JSON values with NaN and Inf, for which JSON has no numbers, as the texts nan, inf and -inf."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    return value
 
 
 def moment(time: str) -> str:
