@@ -9,7 +9,7 @@ import signal
 from functools import cache
 from pathlib import Path
 
-# A shell that starts a job in the background lets it ignore Ctrl-C, and so all processes that its tests interrupt.
+# A shell lets a job in the background ignore Ctrl-C, and so all processes that its tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,4 @@
-"""Models that this project did not write, and training as people do it: made versions of, and brought back."""
+"""Models that this project did not write, and training as people do it: made versions, and brought back."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from real_models import MODELS, Convolutional, Gpt2, Lora, Recurrent
+from small_models import trainer_of
 
 from mvc_callbacks import VersionStore, restore_version
 from mvc_callbacks.lightning import VersionCheckpoint
 from mvc_callbacks.tensors import weights_digest
 from mvc_callbacks.torch_state import snapshot
-
-from real_models import MODELS, Convolutional, Gpt2, Lora, Recurrent
-from small_models import trainer_of
 
 RESTORE = """
 import json, sys
@@ -32,7 +31,8 @@ for name, model_class in MODELS.items():
     model = restore_version(f"{name}/latest", model_class, store=sys.argv[1])
     assert not model.training
     tensors = snapshot({"state_dict": model.state_dict()}, copy=False).weights.tensors
-    found[name] = weights_digest((key, each.dtype, each.shape, each.digest()) for key, each in tensors.items())
+    told = ((key, each.dtype, each.shape, each.digest()) for key, each in tensors.items())
+    found[name] = weights_digest(told)
 print(json.dumps(found))
 """
 
