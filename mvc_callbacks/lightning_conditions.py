@@ -253,7 +253,7 @@ def _machine(trainer: Any) -> dict[str, Any]:
     if device.type == "cuda":
         told["device"] = torch.cuda.get_device_name(device)
         told["cuda"] = torch.version.cuda
-        told["cudnn"] = torch.backends.cudnn.version()
+        told["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         told["tf32"] = f"{torch.backends.cuda.matmul.allow_tf32} {torch.backends.cudnn.allow_tf32}"
     return told
 
