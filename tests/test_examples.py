@@ -150,8 +150,8 @@ def test_a_plain_loop_measures_what_it_recorded(tmp_path: Path) -> None:
 
 
 def test_every_example_is_in_their_readme_and_in_these_tests() -> None:
-    readme, tests = (EXAMPLES / "README.md").read_text("utf-8"), Path(__file__).read_text("utf-8")
-    tests += (Path(__file__).parent / "keras" / "test_keras_demo.py").read_text("utf-8")
+    readme = (EXAMPLES / "README.md").read_text("utf-8")
+    tests = "".join(each.read_text("utf-8") for each in Path(__file__).parent.rglob("test_*.py"))
     for path in EXAMPLES.iterdir():
         if path.suffix in (".py", ".ipynb"):
             assert f"]({path.name})" in readme
