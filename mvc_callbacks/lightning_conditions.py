@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from mvc_callbacks.hidden_state import tokens_of
+
 __all__ = ["always_in_doubt", "conditions", "hidden_state"]
 
 _DEEPEST = 8
@@ -111,30 +113,7 @@ def hidden_state(trainer: Any, loaders: Iterable[Any]) -> dict[str, dict[str, An
             each = getattr(loader, part, None)
             if each is not None and not _is_framework(each):
                 watched[f"the {part} {type(each).__name__} of loader {index}"] = each
-    return {name: _plain_attributes(each) for name, each in watched.items()}
-
-
-def _plain_attributes(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"": id(value)}
-    for name, each in getattr(value, "__dict__", {}).items():
-        if not name.startswith(("_", "trainer")) and name != "training":
-            token = _token(each, 0)
-            if token is not None:
-                found[name] = token
-    return found
-
-
-def _token(value: Any, depth: int) -> Any:
-    # Only compared within one process, so that a tensor is known by its place and the count of its changes.
-    if isinstance(value, bool | int | float | str | bytes | None):
-        return repr(value)
-    if isinstance(value, torch.Tensor):
-        return ("tensor", value.data_ptr(), value._version)
-    if depth < 3 and isinstance(value, list | tuple | set | frozenset | dict):
-        inside = value.items() if isinstance(value, dict) else value
-        head = [_token(each, depth + 1) for _, each in zip(range(64), inside, strict=False)]
-        return (type(value).__name__, len(value), repr(head))
-    return None
+    return {name: tokens_of(each) for name, each in watched.items()}
 
 
 def _may_change(callback: Any) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from mvc_callbacks import hyperparameters, lightning_policy, lineage, torch_state, urls
+from mvc_callbacks.continuation import compare_data, promise, refuse_change
 from mvc_callbacks.data_change import DataChange
-from mvc_callbacks.errors import DataChanged, MVCError, MVCWarning, SaveFailed, UnknownRef
+from mvc_callbacks.errors import MVCError, SaveFailed, UnknownRef
 from mvc_callbacks.interrupts import Deferral
 from mvc_callbacks.lightning_data import fit_plans, scalars_of
 from mvc_callbacks.lightning_guard import check_resume, planned_versions
@@ -22,7 +22,6 @@ from mvc_callbacks.lightning_policy import Ledger, Moment
 from mvc_callbacks.lightning_private import Loops
 from mvc_callbacks.lightning_resume import Resuming
 from mvc_callbacks.recorder import Facts, Recorder, report_failed_save
-from mvc_callbacks.resume_guarantee import Guarantee, changed
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.torch_staging import StagingBuffers
 from mvc_callbacks.torch_tensors import to_neutral
@@ -31,7 +30,6 @@ from mvc_callbacks.versions import Monitor, Parent, Version
 __all__ = ["Session"]
 
 _log = logging.getLogger(__name__)
-PATIENCE = 10.0  # seconds that training waits for the fingerprint of data which it only warns about
 
 
 class Session:
@@ -132,9 +130,16 @@ class Session:
             )  # every rank: it may be a collective
         if self.recorder is not None:
             self._find_out(module, known, state_dict)
-            self._compare_data()
+            self._data = compare_data(self.recorder, self.loaded, self.callback.on_data_change, stacklevel=3)
             if guarantee is not None:
-                self._promise(guarantee)
+                promise(
+                    self.recorder,
+                    guarantee,
+                    version=self.resumed,
+                    name=str(self.trainer.ckpt_path),
+                    data=self._data,
+                    stacklevel=2,
+                )
         self._agree_on_data()
 
     def _find_out(self, module: Any, known: tuple[Parent, ...], state_dict: dict[str, Any] | None) -> None:
@@ -150,62 +155,12 @@ class Session:
         elif state_dict is not None and self.store.exists():
             self._find_parent(module, state_dict)
 
-    def _compare_data(self) -> None:
-        """Compare the data with those of the version that training goes on from, or begins at."""
-        assert self.recorder is not None
-        version = self.loaded
-        if version is None and self.recorder.parents and self.recorder.parents[0].how == "restore":
-            version = self._known_version(self.recorder.parents[0].id)
-        action = self.callback.on_data_change
-        if version is None:
-            return
-        if action == "ignore":
-            self._data = DataChange(unknown=("the data were not compared (on_data_change='ignore')",))
-            return
-        patience = None if action == "error" else PATIENCE
-        self._data = self.recorder.compare_data(version, patience=patience)
-        if self._data.changed and action == "warn":
-            name = f"{version.run}/{version.number}"
-            warnings.warn(
-                f"these are not the data that version {name} was trained on: {'; '.join(self._data.changed)}",
-                MVCWarning,
-                stacklevel=4,
-            )
-
-    def _known_version(self, version_id: str) -> Version | None:
-        try:
-            return self.store.get(version_id)
-        except MVCError:  # of another store
-            return None
-
     def _agree_on_data(self) -> None:
         """Stop on every rank where the data have changed and that is an error; rank 0 alone knows."""
         if self.callback.on_data_change != "error":
             return
         told = list(self._data.changed)
-        if not self._alone:
-            told = self.trainer.strategy.broadcast(told)
-        if told:
-            raise DataChanged(
-                f"training does not go on, as these are other data: {'; '.join(told)}. Bring them back, or "
-                "give on_data_change='warn'"
-            )
-
-    def _promise(self, guarantee: Guarantee) -> None:
-        assert self.recorder is not None
-        if self.resumed is not None:
-            then = self.resumed.details.record.get("hyperparameters", {})
-            differ = changed(
-                {"the hyperparameters": then}, {"the hyperparameters": self.recorder.hyperparameters}
-            )
-            guarantee = Guarantee.of([*guarantee.reasons, *differ])
-        guarantee = Guarantee.of([*guarantee.reasons, *self._data.changed, *self._data.unknown])
-        self.recorder.run_facts = {**self.recorder.run_facts, "resume": guarantee.to_dict()}
-        told = f"this run goes on from {self.trainer.ckpt_path}: {guarantee}"
-        if guarantee.exact:
-            _log.info(told)
-        else:
-            warnings.warn(told, MVCWarning, stacklevel=3)
+        refuse_change(told if self._alone else self.trainer.strategy.broadcast(told))
 
     def _hyperparameters(self, module: Any) -> Any:
         gathered = hyperparameters.gather(module, self.trainer.datamodule, self.callback.hyperparameters)
