@@ -120,6 +120,13 @@ def torture(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure versions beside their peers and write docs/benchmarks.md; `-- fit` measures one topic again."""
+    install(session, ".[bench]")
+    session.run("python", "-m", "benchmarks", "--write", "docs/benchmarks.md", *session.posargs)
+
+
+@nox.session
 def oldest(session: nox.Session) -> None:
     """Run the Lightning tests with the oldest Lightning that pyproject.toml promises."""
     replaced = (ROOT / "constraints-oldest.txt").read_text("utf-8")

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import signal
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Before torch or numpy is imported by any test: two pytest workers on two cores, one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The benchmarks are no part of the package. At the end, so that an installed package goes before its sources.
+sys.path.append(str(Path(__file__).parent.parent))
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -1,0 +1,1 @@
+"""Benchmarks: what versions cost beside what they replace, each figure measured side by side in one run."""

@@ -1,0 +1,65 @@
+"""``python -m benchmarks [topic …]``: measure topics, show them, and write the page from all results."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from pathlib import Path
+
+from benchmarks import harness, page
+
+TOPICS = ("fit", "write")
+"""Modules ``bench_<topic>``, in the order of the page."""
+
+_PACKAGES = (
+    "mvc-callbacks",
+    "torch",
+    "lightning",
+    "keras",
+    "tensorflow",
+    "safetensors",
+    "tinydb",
+    "dvc",
+    "dvclive",
+    "mlflow-skinny",
+)
+
+
+def measure(topic: str, *, quick: bool) -> page.Result:
+    """Measure one topic."""
+    started = time.monotonic()
+    tables = tuple(importlib.import_module(f"benchmarks.bench_{topic}").tables(quick))
+    seconds = time.monotonic() - started
+    return page.Result(topic, harness.machine(), harness.versions_of(*_PACKAGES), seconds, quick, tables)
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "topics", nargs="*", metavar="topic", help=f"which of {', '.join(TOPICS)}; all when none is given"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, once: only to see whether everything runs"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="write the page from the last results of all topics"
+    )
+    given = parser.parse_args()
+    unknown = set(given.topics) - set(TOPICS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; topics are {', '.join(TOPICS)}")
+    for topic in given.topics or TOPICS:
+        result = measure(topic, quick=given.quick)
+        if not given.quick:
+            result.save()
+        for table in result.tables:
+            print(f"\n{table.title}\n", *page.table_lines(table), *table.notes, sep="\n")
+        print(f"\n{topic}: {result.seconds:.0f} s", flush=True)
+    if given.write is not None:
+        given.write.write_text(page.render(page.load(), TOPICS), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The benchmarks: their figures are judged rightly, and every topic still runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.harness import Row, Table, alternate, apart
+from benchmarks.page import Result, load, render, table_lines
+
+TABLE = Table(
+    "Saving",
+    "Nothing is fsynced.",
+    (
+        Row("a save", (0.1, 0.3, 0.2), "s", (2.0, 1.0, 4.0), "a peer", 0.1),
+        Row("files", (3.0,), "files", bar=2, bar_on="ours"),
+        Row("before the first step", (0.55,), "s", (0.5,), "no callback", 0.1, "difference"),
+        Row("only told", (1234.5,), "MB"),
+    ),
+    ("The limit is the disk.",),
+)
+RESULT = Result(
+    "saving",
+    {
+        "cores": 2,
+        "cpu": "x",
+        "memory": "1 GB",
+        "file system": "ext4",
+        "system": "Linux",
+        "python": "3.11",
+        "date": "2026-01-01",
+    },
+    {"torch": "2.13.0"},
+    3.0,
+    False,
+    (TABLE,),
+)
+
+
+def test_medians_are_compared_with_their_bar() -> None:
+    assert [row.met for row in TABLE.rows] == [True, False, True, None]
+    assert TABLE.rows[0].ratio == 0.1
+    assert not Row("slower", (0.3,), "s", (2.0,), "a peer", 0.1).met
+    assert not Row("slower", (0.65,), "s", (0.5,), "no callback", 0.1, "difference").met
+
+
+def test_a_table_shows_median_range_ratio_bar_and_verdict() -> None:
+    assert table_lines(TABLE)[2:] == [
+        "| a save | 0.20 s (0.10–0.30) | 2 s (1–4) · a peer | 0.10 | ≤ 0.1 | met |",
+        "| files | 3 files |  |  | ≤ 2 files | **missed** |",
+        "| before the first step | 0.55 s | 0.50 s · no callback | 1.10 | ≤ +0.1 s | met |",
+        "| only told | 1234 MB |  |  |  |  |",
+    ]
+
+
+def test_results_of_topics_measured_one_by_one_make_one_page(tmp_path: Path) -> None:
+    RESULT.save(tmp_path)
+    Result("quick", RESULT.machine, {}, 1.0, True, (TABLE,)).save(tmp_path)
+    found = load(tmp_path)
+    assert found == [RESULT]
+    text = render(found, ["saving", "reading"])
+    assert "## Saving\n\nNothing is fsynced.\n\n| figure |" in text
+    assert "The limit is the disk." in text
+    assert "2 cores of x, 1 GB, ext4" in text and "torch 2.13.0" in text
+    assert "Not measured yet: reading." in text
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+    results = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert "".join(order) == "abbaab"
+    assert [len(each) for each in results.values()] == [3, 3]
+
+
+def process(folder: str) -> list[object]:
+    return [os.getpid(), [each.name for each in Path(folder).iterdir()], str(Path.cwd())]
+
+
+def broken() -> None:
+    raise ValueError("it broke")
+
+
+def test_what_is_measured_apart_has_a_process_and_an_empty_folder_of_its_own() -> None:
+    number, found, folder = apart(process, folder=".")
+    assert number != os.getpid()
+    assert found == []
+    assert not Path(folder).exists()
+    with pytest.raises(RuntimeError, match="it broke"):
+        apart(broken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topic", command.TOPICS)
+def test_every_topic_runs(topic: str) -> None:
+    pytest.importorskip("lightning")
+    result = command.measure(topic, quick=True)
+    assert result.tables
+    for table in result.tables:
+        assert table.rows
+        assert len(table_lines(table)) == len(table.rows) + 2
+        assert all(row.ours for row in table.rows)
