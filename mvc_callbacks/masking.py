@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -99,8 +99,23 @@ def masked(path: Any, key: Any, value: Any) -> bool:
         key: Its own key.
         value: The value.
     """
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return any(masked(path, key, each) for each in value)
+    return any(_is_secret(path, key, each) for each in _listed(value))
+
+
+def _listed(value: Any) -> Iterator[Any]:
+    """Yield a value, or what its lists hold; each list once, as one may hold itself."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, (list, tuple, set, frozenset)):
+            yield each
+        elif id(each) not in seen:
+            seen.add(id(each))
+            waiting.extend(each)
+
+
+def _is_secret(path: Any, key: Any, value: Any) -> bool:
     if not isinstance(value, (str, bytes, bytearray)) or not value:
         return False
     if isinstance(key, str) and looks_secret(key):

@@ -8,12 +8,12 @@ import enum
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mvc_callbacks import canonical
+from mvc_callbacks import canonical, masking
 from mvc_callbacks.errors import CorruptRecord, Misconfigured
 from mvc_callbacks.hyperparameters import as_mapping, find_markers, flat, gather, hiding, recall, tell
 from mvc_callbacks.markers import Masked, Tagged, Untold
@@ -96,6 +96,25 @@ def test_odd_values_become_markers_and_nothing_is_raised() -> None:
     )
     assert set(find_markers(back)) == {"f", "loud", "cycle.self", "kind", "type", "config"}
     assert isinstance(back["kind"], Tagged)
+
+
+def test_a_list_that_holds_itself_or_another_many_times_costs_no_other_value() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    many: list[Any] = []
+    for _ in range(40):  # a million million values, were each looked at where it stands
+        many = [many, many]
+    back = _back({"itself": itself, "lr": 0.1})
+    assert set(find_markers(back)) == {"itself.0"}
+    assert back["lr"] == 0.1
+    assert not masking.masked("many", "many", many)
+
+
+def test_a_mapping_that_cannot_be_told_is_a_marker_and_can_still_be_read() -> None:
+    told = tell({"module": MappingProxyType({"lr": 1}), "given": {"seed": 2}})
+    back = recall(told)
+    assert isinstance(back["module"]["hyperparameters"], Untold)
+    assert flat(back)["seed"] == 2
 
 
 def test_secrets_are_masked_and_settings_are_not() -> None:
