@@ -38,6 +38,15 @@ _DIFF = (
 )
 _NOT_INHERITED = ("GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS", "GIT_PAGER")
 
+# Nobody forks while git is being started. A DataLoader's worker that was forked just then would hold the ends
+# of the pipes to git, and whoever reads from them would wait for that worker to end, while training waits for
+# the first save.
+_starting = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release
+    )
+
 
 class GitFailed(Exception):
     """Git is not there, refused, or took too long; the message says which."""
@@ -165,15 +174,16 @@ class Repository:
 
     def _start(self, arguments: Sequence[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
         try:
-            return subprocess.Popen(
-                [*_COMMAND, *arguments],
-                cwd=self.root,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C is for training; and what git starts can be ended with it
-            )
+            with _starting:
+                return subprocess.Popen(
+                    [*_COMMAND, *arguments],
+                    cwd=self.root,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=_environment(),
+                    start_new_session=True,  # Ctrl-C is for training; what git starts can be ended with it
+                )
         except (OSError, ValueError) as error:
             raise GitFailed(f"git could not be run: {error}") from error
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -372,6 +373,40 @@ def test_a_hanging_git_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     captured = code.capture(cwd=tmp_path, seconds=0.5)
     assert time.monotonic() - start < 5
     assert captured.facts["how"] == "none" and "longer than" in captured.facts["why"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_worker_that_is_forked_while_git_is_started_keeps_nobody_waiting(
+    git: _Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, forked = threading.Event(), threading.Event()
+    pipe = os.pipe
+
+    def slow_pipe() -> tuple[int, int]:
+        ends = pipe()
+        if threading.current_thread() is thread:
+            starting.set()
+            forked.wait(1)  # so long a fork could slip in
+        return ends
+
+    worker_ends, parents_end = os.pipe()
+    thread = threading.Thread(target=lambda: Repository(git.root), daemon=True)
+    monkeypatch.setattr(os, "pipe", slow_pipe)
+    thread.start()
+    assert starting.wait(10)
+    worker = os.fork()
+    if worker == 0:
+        os.close(parents_end)
+        os.read(worker_ends, 1)  # lives until the parent lets it go
+        os._exit(0)
+    forked.set()
+    try:
+        thread.join(20)
+        assert not thread.is_alive()
+    finally:
+        os.close(parents_end)
+        os.waitpid(worker, 0)
+        os.close(worker_ends)
 
 
 def test_a_git_that_has_no_time_left_is_not_started(git: _Git) -> None:
