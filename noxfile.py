@@ -102,7 +102,7 @@ def torture(session: nox.Session) -> None:
     told = Path(tempfile.mkdtemp(prefix="mvc-torture-")) / "figures"
     told.touch()
     began = time.monotonic()
-    names = ("faults", "power", "processes", "interleavings", "flips", "mutations", "model")
+    names = ("faults", "power", "crowds", "interleavings", "flips", "mutations", "model", "large")
     session.run(
         "pytest",
         "-n",

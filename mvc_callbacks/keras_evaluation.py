@@ -8,7 +8,7 @@ from typing import Any
 from mvc_callbacks import keras_state, lineage
 from mvc_callbacks.errors import MVCError
 from mvc_callbacks.keras_data import evaluation_plans
-from mvc_callbacks.keras_facts import scalars_of
+from mvc_callbacks.metrics import scalars_of
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.tensors import weights_digest
 from mvc_callbacks.versions import Version

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["architecture", "direction", "hyperparameters_of", "scalars_of"]
+__all__ = ["architecture", "direction", "hyperparameters_of"]
 
 _LONGEST = 256 * 1024  # characters of an architecture
 _QUIET = ("module", "registered_name", "build_config", "shared_object_id")
@@ -93,18 +93,6 @@ def architecture(model: Any) -> dict[str, Any]:
     if len(text) > _LONGEST:
         return {**told, "json_sha256": digest, "not_told": f"{len(text)} characters of JSON"}
     return {**told, "json_sha256": digest, "json": text}
-
-
-def scalars_of(logs: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return what of the logs is one number each."""
-    told = {}
-    for name, value in (logs or {}).items():
-        try:
-            if getattr(value, "size", 1) == 1 or not getattr(value, "shape", ()):
-                told[str(name)] = float(value)
-        except (TypeError, ValueError):  # a nested dictionary, or an array
-            continue
-    return told
 
 
 def direction(monitor_op: Any) -> str | None:

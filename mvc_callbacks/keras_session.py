@@ -19,8 +19,9 @@ from mvc_callbacks.errors import (
 )
 from mvc_callbacks.keras_averages import Averages
 from mvc_callbacks.keras_data import fit_plans
-from mvc_callbacks.keras_facts import architecture, hyperparameters_of, scalars_of
+from mvc_callbacks.keras_facts import architecture, hyperparameters_of
 from mvc_callbacks.keras_staging import Buffers
+from mvc_callbacks.metrics import scalars_of
 from mvc_callbacks.recorder import Facts, Recorder, report_failed_save
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.versions import Monitor, Version

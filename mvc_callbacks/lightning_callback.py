@@ -18,7 +18,6 @@ import yaml
 from mvc_callbacks import lightning_policy, urls
 from mvc_callbacks.arguments import check_choice, check_keep, names_of
 from mvc_callbacks.errors import Misconfigured, MVCError, MVCWarning
-from mvc_callbacks.lightning_data import scalars_of
 from mvc_callbacks.lightning_evaluation import evaluate
 from mvc_callbacks.lightning_guard import (
     check_strategy,
@@ -30,6 +29,7 @@ from mvc_callbacks.lightning_guard import (
 from mvc_callbacks.lightning_io import locate, unwrap, wrap
 from mvc_callbacks.lightning_moments import Moment
 from mvc_callbacks.lightning_session import Session
+from mvc_callbacks.metrics import scalars_of
 from mvc_callbacks.refs import check_name
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.versions import Version

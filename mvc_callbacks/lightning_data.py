@@ -1,4 +1,4 @@
-"""What a Trainer knows of its data and metrics: the loaders, never iterated, and every scalar."""
+"""What a Trainer knows of its data: the loaders, never iterated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mvc_callbacks import fingerprint
 from mvc_callbacks.fingerprint import Plan
 
-__all__ = ["eval_plans", "fit_plans", "scalars_of"]
+__all__ = ["eval_plans", "fit_plans"]
 
 _log = logging.getLogger(__name__)
 
@@ -59,12 +59,3 @@ def _planned(plan: Callable[[], dict[str, Plan]]) -> dict[str, Plan]:
         # Not finding the data never stops training, and is never written as if it had been found.
         _log.warning("the data could not be looked at, and has no fingerprint", exc_info=True)
         return {}
-
-
-def scalars_of(metrics: Any) -> dict[str, float]:
-    """Return what of the metrics is one number each."""
-    return {name: float(value) for name, value in metrics.items() if _is_scalar(value)}
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, int | float) or (hasattr(value, "numel") and value.numel() == 1)

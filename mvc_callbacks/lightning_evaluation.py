@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from mvc_callbacks import lineage, torch_state, urls
 from mvc_callbacks.errors import UnknownRef
-from mvc_callbacks.lightning_data import eval_plans, scalars_of
+from mvc_callbacks.lightning_data import eval_plans
+from mvc_callbacks.metrics import scalars_of
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.tensors import weights_digest
 from mvc_callbacks.versions import Version

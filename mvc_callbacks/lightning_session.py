@@ -13,7 +13,7 @@ from mvc_callbacks.continuation import compare_data, promise, refuse_change
 from mvc_callbacks.data_change import DataChange
 from mvc_callbacks.errors import MVCError, SaveFailed, UnknownRef
 from mvc_callbacks.interrupts import Deferral
-from mvc_callbacks.lightning_data import fit_plans, scalars_of
+from mvc_callbacks.lightning_data import fit_plans
 from mvc_callbacks.lightning_guard import check_resume, planned_versions
 from mvc_callbacks.lightning_io import checkpoint_of, locate
 from mvc_callbacks.lightning_moments import Moment as Hook
@@ -21,6 +21,7 @@ from mvc_callbacks.lightning_moments import Waiting
 from mvc_callbacks.lightning_policy import Ledger, Moment
 from mvc_callbacks.lightning_private import Loops
 from mvc_callbacks.lightning_resume import Resuming
+from mvc_callbacks.metrics import scalars_of
 from mvc_callbacks.recorder import Facts, Recorder, report_failed_save
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.torch_staging import StagingBuffers

@@ -62,7 +62,7 @@ def test_every_way_to_give_them_is_taken(given: Any) -> None:
     assert as_mapping(None) == {}
 
 
-def test_pydantic_and_omegaconf_are_taken() -> None:
+def test_bad_input_40_pydantic_and_omegaconf_are_taken() -> None:
     pydantic = pytest.importorskip("pydantic")
     assert _back(pydantic.create_model("C", lr=(float, 0.1))()) == {"lr": 0.1}
     omegaconf = pytest.importorskip("omegaconf")
@@ -76,7 +76,7 @@ def test_what_has_no_names_is_refused_with_what_to_do(given: Any) -> None:
     assert isinstance(_back(given)["hyperparameters"], Untold)  # but it stops no training
 
 
-def test_odd_values_become_markers_and_nothing_is_raised() -> None:
+def test_bad_input_40_odd_values_become_markers_and_nothing_is_raised() -> None:
     class Loud:
         def __repr__(self) -> str:
             raise RuntimeError("no")
@@ -117,7 +117,7 @@ def test_a_mapping_that_cannot_be_told_is_a_marker_and_can_still_be_read() -> No
     assert flat(back)["seed"] == 2
 
 
-def test_secrets_are_masked_and_settings_are_not() -> None:
+def test_bad_input_41_secrets_are_masked_and_settings_are_not() -> None:
     given = {"api_key": "abc", "max_tokens": 5, "token": 7, "pad_token": "<pad>", "db": "postgres://u:p@h/x"}
     told = tell(given)
     assert "abc" not in json.dumps(told) and "u:p" not in json.dumps(told)
@@ -126,7 +126,7 @@ def test_secrets_are_masked_and_settings_are_not() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["root", "paths.root", "paths.*", "given.paths.root", "pa*.ro*"])
-def test_what_is_excluded_is_not_recorded(pattern: str) -> None:
+def test_bad_input_41_what_is_excluded_is_not_recorded(pattern: str) -> None:
     told = tell({"paths": {"root": "/home/me"}, "lr": 1}, exclude=[pattern])
     assert "/home/me" not in json.dumps(told)
     assert flat(recall(told)) == {"paths": {"root": Masked()}, "lr": 1}
@@ -140,7 +140,7 @@ def test_a_name_excludes_no_other_name() -> None:
     }
 
 
-def test_a_text_of_ten_megabytes_is_told_by_its_length_and_digest() -> None:
+def test_bad_input_40_a_text_of_ten_megabytes_is_told_by_its_length_and_digest() -> None:
     text = "x" * 10_000_000
     told = tell({"text": text, "lr": 1})
     assert len(json.dumps(told)) < 2000

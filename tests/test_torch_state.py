@@ -140,7 +140,7 @@ def test_the_groups_tell_what_trains() -> None:
 
 
 @pytest.mark.parametrize("copied", [True, False])
-def test_tied_weights_are_taken_once_and_tied_again(copied: bool) -> None:
+def test_bad_input_26_tied_weights_are_taken_once_and_tied_again(copied: bool) -> None:
     module = Tied()
     taken = snapshot({"state_dict": module.state_dict()}, copy=copied)
     assert taken.weights.tied == (("embed.weight", "head.weight"),)
@@ -167,14 +167,14 @@ def test_what_only_looks_tied_is_not() -> None:
     assert_same({"state_dict": views}, rebuild(taken.weights))
 
 
-def test_only_slices_are_copied() -> None:
+def test_bad_input_32_only_slices_are_copied() -> None:
     buffers = StagingBuffers()
     taken = snapshot({"state_dict": {"a": torch.zeros(1_000_000)[5:10]}}, buffers=buffers)
     taken.release()
     assert buffers.held == 64
 
 
-def test_a_copy_is_one_moments_state() -> None:
+def test_bad_input_37_a_copy_is_one_moments_state() -> None:
     numpy = pytest.importorskip("numpy")
     weight, moment, array = torch.ones(100), torch.ones(10), numpy.ones(10_000)
     checkpoint = {"state_dict": {"w": weight}, "m": moment, "array": array, "list": [1]}
@@ -273,7 +273,7 @@ def test_views_and_odd_tensors_in_a_state_dict_are_kept_by_value() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "__metadata__", "a/b", "é😀", "\x00", "$tensor", "../x", "a.b"])
-def test_any_name_comes_back(name: str) -> None:
+def test_bad_input_34_any_name_comes_back(name: str) -> None:
     back = through({"state_dict": {name: torch.ones(1), name + "_": {"extra": 1}}})["state_dict"]
     assert set(back) == {name, name + "_"}
     back = through({"state_dict": {}, "x": {name: torch.ones(1)}})
@@ -286,7 +286,7 @@ def test_names_that_cannot_be_written_are_refused() -> None:
             snapshot({"state_dict": {name: torch.ones(1)}})
 
 
-def test_a_tensor_that_cannot_be_kept_is_refused_in_the_weights_and_named_elsewhere() -> None:
+def test_bad_input_28_a_tensor_that_cannot_be_kept_is_refused_in_the_weights_and_named_elsewhere() -> None:
     sparse = torch.eye(3).to_sparse()
     with pytest.raises(UnsupportedTensor, match=r"'layer.weight'.*sparse"):
         snapshot({"state_dict": {"layer.weight": sparse}})
@@ -294,7 +294,7 @@ def test_a_tensor_that_cannot_be_kept_is_refused_in_the_weights_and_named_elsewh
     assert taken.untold == ("mine.0: torch.Tensor",)
 
 
-def test_extra_state_of_any_kind_is_kept_with_the_weights() -> None:
+def test_bad_input_36_extra_state_of_any_kind_is_kept_with_the_weights() -> None:
     extra = {"scale": torch.tensor([1.5, 2.5]), "history": (1, {2: b"x"}), "path": pathlib.Path("a")}
     values = {"w": torch.ones(2), "m._extra_state": extra, "n._extra_state": 5, "o._extra_state": lambda: 0}
     taken = snapshot({"state_dict": values})

@@ -43,7 +43,7 @@ def bits(tensor: torch.Tensor) -> bytes:
     return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
-def test_every_dtype_of_torch_is_kept_or_refused_by_name() -> None:
+def test_bad_input_30_every_dtype_of_torch_is_kept_or_refused_by_name() -> None:
     for dtype in {each for each in vars(torch).values() if isinstance(each, torch.dtype)}:
         if dtype in _BY_DTYPE:
             assert dtype_name(dtype) in ITEM_SIZE
@@ -56,7 +56,7 @@ def test_every_dtype_of_torch_is_kept_or_refused_by_name() -> None:
 
 @EVERY_DTYPE
 @pytest.mark.parametrize("shape", [(), (5,), (0,), (3, 0, 2), (2, 3, 4)], ids=str)
-def test_every_dtype_and_shape_comes_back_with_the_same_bits(
+def test_bad_input_29_30_every_dtype_and_shape_comes_back_with_the_same_bits(
     dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:
     tensor = random_bits(dtype, *shape)
@@ -93,7 +93,7 @@ def test_a_natively_stored_tensor_is_the_file_that_stock_safetensors_writes(
     assert bits(load(ours)[SINGLE]) == bits(tensor)
 
 
-def test_negative_zero_infinities_and_nan_payloads_keep_their_bits() -> None:
+def test_bad_input_35_negative_zero_infinities_and_nan_payloads_keep_their_bits() -> None:
     tensor = torch.tensor([0x7FC00001, 0x7F800001, -0x80000000, 0x7F800000], dtype=torch.int64).to(
         torch.int32
     )
@@ -102,7 +102,7 @@ def test_negative_zero_infinities_and_nan_payloads_keep_their_bits() -> None:
     assert bits(from_neutral(to_neutral(tensor[::2]))) == bits(tensor[::2])
 
 
-def test_views_are_kept_by_their_values() -> None:
+def test_bad_input_31_views_are_kept_by_their_values() -> None:
     base = torch.arange(24.0).reshape(2, 3, 4)
     wave = torch.complex(torch.randn(3, 4), torch.randn(3, 4))
     for view in (
@@ -147,7 +147,7 @@ def test_a_contiguous_tensor_is_not_copied_and_is_kept_alive() -> None:
     del junk
 
 
-def test_only_the_slice_of_a_huge_storage_is_kept() -> None:
+def test_bad_input_32_only_the_slice_of_a_huge_storage_is_kept() -> None:
     base = torch.zeros(1_000_000)
     assert to_neutral(base[10:20]).nbytes == 40
     assert to_neutral(base[::100_000]).nbytes == 40
@@ -210,7 +210,7 @@ def unsupported() -> list[tuple[str, Any]]:
     ]
 
 
-def test_what_cannot_be_kept_is_refused_by_name_and_reason() -> None:
+def test_bad_input_27_28_what_cannot_be_kept_is_refused_by_name_and_reason() -> None:
     for reason, tensor in unsupported():
         assert reason in str(why_unsupported(tensor)), reason
         with pytest.raises(UnsupportedTensor, match=f"(?s)'layer.w'.*{reason}"):

@@ -147,7 +147,7 @@ def test_the_weights_after_fit_are_the_same_bits_with_and_without(store: Version
     assert len(store.versions()) == 15 + 3
 
 
-def test_a_version_is_one_moment_although_training_goes_on(store: VersionStore) -> None:
+def test_bad_input_37_a_version_is_one_moment_although_training_goes_on(store: VersionStore) -> None:
     seen = []
     model = small()
     record = keras.callbacks.LambdaCallback(

@@ -165,7 +165,7 @@ def test_a_failure_midway_leaves_the_model_as_it_was(
     assert len(calls) == 2
 
 
-def test_a_weights_only_version_restores_into_an_uncompiled_model(store: VersionStore) -> None:
+def test_bad_input_68_a_weights_only_version_restores_into_an_uncompiled_model(store: VersionStore) -> None:
     model = trained(sequential(), store, save_weights_only=True)
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(1)])
     restore_version("run/1", plain, store=store)
@@ -185,7 +185,7 @@ def test_an_unbuilt_model_is_built_with_the_recorded_shapes(store: VersionStore)
     assert predictions(again, X) == predictions(subclassed, X)
 
 
-def test_a_model_that_cannot_be_built_says_what_to_do(store: VersionStore) -> None:
+def test_bad_input_68_a_model_that_cannot_be_built_says_what_to_do(store: VersionStore) -> None:
     class Stubborn(Subclassed):
         def build_from_config(self, config: Any) -> None:
             pass
@@ -265,7 +265,7 @@ def test_another_dtype_is_refused_or_converted_when_allowed(store: VersionStore)
     assert keras.backend.standardize_dtype(model.variables[0].dtype) == "float64"
 
 
-def test_nan_payloads_infinities_and_signed_zeros_keep_their_bits(store: VersionStore) -> None:
+def test_bad_input_35_nan_payloads_infinities_and_signed_zeros_keep_their_bits(store: VersionStore) -> None:
     class Setter(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.model.layers[0].bias.assign(odd)

@@ -104,7 +104,7 @@ def test_the_weights_after_fit_are_the_same_bits_with_and_without(
     assert len(store.versions()) == 8
 
 
-def test_a_version_is_one_moment_although_training_goes_on(store: VersionStore) -> None:
+def test_bad_input_37_a_version_is_one_moment_although_training_goes_on(store: VersionStore) -> None:
     class Watch(Callback):
         seen: ClassVar[dict[int, torch.Tensor]] = {}
 

@@ -33,7 +33,7 @@ def run_script(code: list[str], *arguments: object) -> subprocess.CompletedProce
 
 
 @pytest.mark.slow
-def test_two_ranks_agree_on_every_version_and_on_one_that_failed(store: VersionStore) -> None:
+def test_bad_input_55_two_ranks_agree_on_every_version_and_on_one_that_failed(store: VersionStore) -> None:
     done = run_script([str(HERE / "ddp_script.py")], store.path, "warn")
     assert done.returncode == 0, done.stderr
     ranks = sorted(line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line.startswith("RANK"))
@@ -46,7 +46,7 @@ def test_two_ranks_agree_on_every_version_and_on_one_that_failed(store: VersionS
 
 
 @pytest.mark.slow
-def test_two_ranks_stop_together_when_a_save_fails_and_that_is_asked_for(store: VersionStore) -> None:
+def test_bad_input_55_two_ranks_stop_together_when_a_save_fails_and_that_is_asked_for(store: VersionStore) -> None:
     done = run_script([str(HERE / "ddp_script.py")], store.path, "raise")
     assert done.returncode != 0
     assert "SaveFailed" in done.stderr
@@ -81,7 +81,7 @@ trainer_of(Leave(), VersionCheckpoint(sys.argv[1])).fit(Small())
 
 
 @needs_save_on_exception
-def test_ctrl_c_leaves_what_stock_leaves(store: VersionStore) -> None:
+def test_bad_input_47_ctrl_c_leaves_what_stock_leaves(store: VersionStore) -> None:
     class Interrupt(Callback):
         def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
             if trainer.global_step == 6:

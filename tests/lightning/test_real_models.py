@@ -68,7 +68,7 @@ def test_every_model_comes_back_in_another_process_with_the_same_digest(
     assert store.verify(full=True).ok
 
 
-def test_tied_embeddings_are_stored_once_and_tied_again(store: VersionStore) -> None:
+def test_bad_input_26_tied_embeddings_are_stored_once_and_tied_again(store: VersionStore) -> None:
     trainer_of(VersionCheckpoint(store.path), max_epochs=1).fit(Gpt2())
     version = store.get("latest")
     state_dict = store.state_dict(version)

@@ -52,7 +52,7 @@ def play(folder: Path, *names: str) -> None:
         "state that no checkpoint holds",
     ],
 )
-def test_an_interrupted_training_does_as_promised(name: str, tmp_path: Path) -> None:
+def test_bad_input_47_an_interrupted_training_does_as_promised(name: str, tmp_path: Path) -> None:
     play(tmp_path, name)
 
 
@@ -225,7 +225,7 @@ def test_a_plain_file_can_be_resumed_from_too(store: VersionStore, tmp_path: Pat
     assert KEY in torch.load(tmp_path / "own.ckpt", weights_only=False)
 
 
-def test_the_first_ctrl_c_waits_and_the_second_does_not() -> None:
+def test_bad_input_47_the_first_ctrl_c_waits_and_the_second_does_not() -> None:
     deferral = Deferral()
     deferral.begin()
     try:
@@ -242,7 +242,7 @@ def test_the_first_ctrl_c_waits_and_the_second_does_not() -> None:
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_at_random_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_bad_input_46_a_job_that_is_killed_at_random_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     example = HERE.parent.parent / "examples" / "preemptible.py"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent.parent)}
     done = subprocess.run(

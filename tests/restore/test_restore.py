@@ -220,7 +220,7 @@ def test_a_model_on_the_meta_device_is_told_to_be_materialised(store: VersionSto
         restore_version("latest", model, store=store)
 
 
-def test_extra_state_comes_back(store: VersionStore) -> None:
+def test_bad_input_36_extra_state_comes_back(store: VersionStore) -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -74,7 +74,7 @@ def test_the_digest_is_sha256_in_hex() -> None:
     ],
     ids=lambda data: repr(data[:12]),
 )
-def test_what_no_writer_of_ours_writes_is_refused_by_name(data: bytes) -> None:
+def test_bad_input_05_07_08_09_10_what_no_writer_of_ours_writes_is_refused_by_name(data: bytes) -> None:
     with pytest.raises(CorruptRecord, match="the source"):
         decode(data, what="the source")
 

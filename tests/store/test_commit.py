@@ -43,7 +43,7 @@ from mvc_callbacks.tensors import State, Tensor
 from mvc_callbacks.versions import Parent
 
 
-def test_a_version_says_what_it_was_given(store: VersionStore) -> None:
+def test_bad_input_38_a_version_says_what_it_was_given(store: VersionStore) -> None:
     run = store.open_run(
         "base", framework="torch", record={"code": {"commit": "c"}, "environment": {"os": "x"}}
     )
@@ -173,7 +173,7 @@ def test_a_small_tensor_that_the_last_version_holds_is_referred_to_there(store: 
     assert bits(store, "base/3") == expected(many(1, 61))
 
 
-def test_tied_names_are_stored_once(store: VersionStore) -> None:
+def test_bad_input_26_tied_names_are_stored_once(store: VersionStore) -> None:
     tied = f32(1, 2, 3)
     weights = State({"a": tied, "b": tied}, tied=(("a", "b"),))
     version = store.open_run("base", framework="torch").commit(Snapshot(weights))

@@ -241,7 +241,7 @@ def test_bad_input_56_a_copy_made_while_it_is_written_has_what_was_acknowledged(
     figure("stores copied while they were written", copies)
 
 
-def test_bad_input_48_threads_of_one_process_save_beside_each_other(tmp_path: Path) -> None:
+def test_bad_input_48_54_threads_of_one_process_save_beside_each_other(tmp_path: Path) -> None:
     promised: dict[str, dict[str, bytes]] = {}
 
     def save(place: int) -> None:

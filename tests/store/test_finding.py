@@ -125,7 +125,7 @@ def test_a_version_added_while_another_was_written_gets_the_larger_sequence(
     assert sorted(records) == sorted(version.id for version in store.versions())
 
 
-def test_nan_never_is_the_best(store: VersionStore) -> None:
+def test_bad_input_38_nan_never_is_the_best(store: VersionStore) -> None:
     scored(store, "base", math.nan, 0.5, math.nan)
     assert place(store, "best") == "base/2"
     scored(store, "up", math.nan, 0.5, mode="max", name="acc")

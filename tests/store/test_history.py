@@ -112,7 +112,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_bad_input_history_is_refused_reported_and_made_again(store: VersionStore, name: str) -> None:
+def test_bad_input_01_02_03_04_05_07_08_09_10_a_damaged_history_is_refused_told_and_made_again(store: VersionStore, name: str) -> None:
     commit(store, "base", 3)
     before = answers(store)
     path = chunk(store)
@@ -138,7 +138,7 @@ def test_bad_input_history_is_refused_reported_and_made_again(store: VersionStor
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_bad_input_history_damaged_while_a_run_goes_on_never_restarts_at_1(
+def test_bad_input_01_02_03_04_05_07_08_09_10_a_history_damaged_while_a_run_goes_on_never_restarts_at_1(
     store: VersionStore, name: str
 ) -> None:
     run = store.open_run("base", framework="torch")

@@ -70,7 +70,7 @@ CHANGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("tensor", ["frozen", "big"])
-def test_bad_input_damage_names_the_versions_that_it_hurts_and_the_file_is_kept(
+def test_bad_input_15_17_21_24_damage_names_the_versions_that_it_hurts_and_the_file_is_kept(
     store: VersionStore, name: str, tensor: str
 ) -> None:
     first, second, other = three(store)
