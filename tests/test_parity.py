@@ -171,7 +171,9 @@ def test_a_factory_is_called_with_the_recorded_hyperparameters(
     assert framework.bits(restore_version("wide/3", framework.model, store=store)) == framework.bits(model)
 
 
-def test_bad_input_66_another_model_is_refused_and_left_as_it_was(framework: Framework, store: VersionStore) -> None:
+def test_bad_input_66_another_model_is_refused_and_left_as_it_was(
+    framework: Framework, store: VersionStore
+) -> None:
     framework.fit(framework.model(4), framework.callback(store, run="narrow"))
     other = framework.model(5)
     before = framework.bits(other)

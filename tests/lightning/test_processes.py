@@ -46,7 +46,9 @@ def test_bad_input_55_two_ranks_agree_on_every_version_and_on_one_that_failed(st
 
 
 @pytest.mark.slow
-def test_bad_input_55_two_ranks_stop_together_when_a_save_fails_and_that_is_asked_for(store: VersionStore) -> None:
+def test_bad_input_55_two_ranks_stop_together_when_a_save_fails_and_that_is_asked_for(
+    store: VersionStore,
+) -> None:
     done = run_script([str(HERE / "ddp_script.py")], store.path, "raise")
     assert done.returncode != 0
     assert "SaveFailed" in done.stderr

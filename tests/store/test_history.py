@@ -112,7 +112,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_bad_input_01_02_03_04_05_07_08_09_10_a_damaged_history_is_refused_told_and_made_again(store: VersionStore, name: str) -> None:
+def test_bad_input_01_02_03_04_05_07_08_09_10_a_damaged_history_is_refused_told_and_made_again(
+    store: VersionStore, name: str
+) -> None:
     commit(store, "base", 3)
     before = answers(store)
     path = chunk(store)

@@ -77,7 +77,9 @@ def test_the_same_thread_may_take_it_again_and_another_may_not(tmp_path: Path) -
     assert len(failed) == 1
 
 
-def test_bad_input_50_54_a_forked_child_neither_keeps_the_lock_nor_believes_that_it_has_it(tmp_path: Path) -> None:
+def test_bad_input_50_54_a_forked_child_neither_keeps_the_lock_nor_believes_that_it_has_it(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "lock"
     lock = StoreLock(path, timeout=0.05)
     leave, told = os.pipe(), os.pipe()
@@ -100,7 +102,9 @@ def test_bad_input_50_54_a_forked_child_neither_keeps_the_lock_nor_believes_that
         os.close(each)
 
 
-def test_bad_input_54_a_child_that_leaves_the_block_does_not_close_what_is_not_its_own(tmp_path: Path) -> None:
+def test_bad_input_54_a_child_that_leaves_the_block_does_not_close_what_is_not_its_own(
+    tmp_path: Path,
+) -> None:
     lock = StoreLock(tmp_path / "lock", timeout=0.05)
     child = 1
     with lock("parent"):
