@@ -105,8 +105,9 @@ def log(
 @click.pass_obj
 def show(session: Session, ref: str) -> None:
     """Show everything of one version; the latest if REF is not given."""
-    from mvc_callbacks.cli_history import page_of, told_page
+    from mvc_callbacks.cli_history import told_page
     from mvc_callbacks.render_version import version_lines
+    from mvc_callbacks.viewing import page_of
 
     page = page_of(session.store, ref)
     if session.as_json:
@@ -152,8 +153,9 @@ def runs(session: Session) -> None:
 
     Runs that went on one from the other are one line, "baseline > baseline-2".
     """
-    from mvc_callbacks.cli_history import run_lines_of, told_runs
+    from mvc_callbacks.cli_history import told_runs
     from mvc_callbacks.render_lists import run_lines
+    from mvc_callbacks.viewing import run_lines_of
 
     store = session.store
     if session.as_json:
@@ -172,8 +174,9 @@ def runs(session: Session) -> None:
 @click.pass_obj
 def aliases(session: Session) -> None:
     """List the aliases, where they point, and why."""
-    from mvc_callbacks.cli_history import told_aliases, versions_of
+    from mvc_callbacks.cli_history import told_aliases
     from mvc_callbacks.render_lists import alias_lines
+    from mvc_callbacks.viewing import versions_of
 
     store = session.store
     current = store.aliases()
@@ -194,9 +197,9 @@ def aliases(session: Session) -> None:
 @click.pass_obj
 def alias_log(session: Session, name: str | None) -> None:
     """Tell every move of the alias NAME, or of all: who, when, from, to, why."""
-    from mvc_callbacks.cli_history import versions_of
     from mvc_callbacks.errors import UnknownRef
     from mvc_callbacks.render_lists import move_lines
+    from mvc_callbacks.viewing import versions_of
 
     store = session.store
     moves = store.alias_log(name)[::-1]
@@ -219,8 +222,8 @@ def alias_log(session: Session, name: str | None) -> None:
 @click.pass_context
 def verify(context: click.Context, full: bool) -> None:
     """Check that everything is there; exit with 1 if not."""
-    from mvc_callbacks.cli_history import versions_of
     from mvc_callbacks.cli_reports import verified
+    from mvc_callbacks.viewing import versions_of
 
     session: Session = context.obj
     store = session.store

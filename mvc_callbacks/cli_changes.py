@@ -105,9 +105,9 @@ def prune(
         )
     from datetime import datetime, timezone
 
-    from mvc_callbacks.cli_history import versions_of
     from mvc_callbacks.cli_reports import removed
     from mvc_callbacks.times import point_in_time
+    from mvc_callbacks.viewing import versions_of
 
     store = session.store
     report = store.prune(
@@ -162,7 +162,7 @@ def rebuild(session: Session) -> None:
 
 
 def _say_moved(session: Session, store: VersionStore, name: str, before: str | None, after: str) -> None:
-    from mvc_callbacks.cli_history import versions_of
     from mvc_callbacks.cli_reports import moved
+    from mvc_callbacks.viewing import versions_of
 
     session.say(moved(name, before, after, versions_of(store, filter(None, [before, after]))))

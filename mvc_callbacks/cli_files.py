@@ -73,8 +73,8 @@ def export(session: Session, ref: str, file: Path, form: str | None, force: bool
 
 def card(store: VersionStore, version: Version) -> str:
     """Tell a version as a model card."""
-    from mvc_callbacks.cli_history import page_of
     from mvc_callbacks.render_card import card_text
+    from mvc_callbacks.viewing import page_of
 
     return card_text(page_of(store, version.id))
 

@@ -189,7 +189,7 @@ class WeightsDifference:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Difference:
     """What differs between two versions.
 
@@ -233,6 +233,15 @@ class Difference:
 
     def __str__(self) -> str:
         return self.text()
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        from mvc_callbacks.render_html import markup, shown
+        from mvc_callbacks.render_html_diff import difference_html
+
+        return markup(shown(difference_html(self)))
 
     def text(self) -> str:
         """Tell the difference as plain text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,10 +12,12 @@ from typing import Any, Literal
 __all__ = [
     "PLAIN",
     "Cell",
+    "Look",
     "Paint",
     "age",
     "clean",
     "clip",
+    "clip_painted",
     "columns",
     "count",
     "finite",
@@ -28,7 +31,10 @@ __all__ = [
 ]
 
 Look = Literal["", "bold", "dim", "good", "bad", "id", "name"]
+"""How text is told apart; what that is, the view decides."""
 _CODES = {"bold": "1", "dim": "2", "good": "32", "bad": "31", "id": "33", "name": "36"}
+_PAINT = re.compile(r"(\x1b\[[0-9]*m)")
+_END = "\x1b[0m"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -194,6 +200,24 @@ def clip(text: str, width: int) -> str:
     while text and width_of(text) > width - 1:
         text = text[:-1]
     return f"{text}…" if width > 0 else ""
+
+
+def clip_painted(line: str, width: int) -> str:
+    """Cut a painted line to a number of columns; its colours take none, and end with it."""
+    if width_of(_PAINT.sub("", line)) <= width:
+        return line
+    kept, room, end = "", width - 1, ""
+    for part in _PAINT.split(line):
+        if _PAINT.fullmatch(part):
+            kept, end = kept + part, "" if part == _END else _END
+            continue
+        text = part
+        while text and width_of(text) > room:
+            text = text[:-1]
+        kept, room = kept + text, room - width_of(text)
+        if text != part:
+            break
+    return f"{kept}…{end}" if width > 0 else ""
 
 
 def columns(

@@ -10,7 +10,18 @@ from mvc_callbacks.render import PLAIN, Cell, Paint, clean, clip, columns, count
 from mvc_callbacks.render_values import told
 from mvc_callbacks.versions import Fingerprint, Version
 
-__all__ = ["MOST", "difference_lines"]
+__all__ = [
+    "MOST",
+    "difference_lines",
+    "extent",
+    "metric_step",
+    "nonfinite",
+    "percent",
+    "reshaped",
+    "short_told",
+    "touched",
+    "weights_words",
+]
 
 MOST = 12
 """Lines of one kind that are shown unless all are asked for."""
@@ -62,7 +73,7 @@ def _metrics(changes: Sequence[Change], paint: Paint) -> Iterator[str]:
             Cell("" if each.kind == "added" else number(each.a)),
             Cell("->", "dim"),
             Cell("" if each.kind == "removed" else number(each.b)),
-            Cell(_step(each), "dim"),
+            Cell(metric_step(each), "dim"),
         ]
         for each in changes
     ]
@@ -72,7 +83,8 @@ def _metrics(changes: Sequence[Change], paint: Paint) -> Iterator[str]:
         )
 
 
-def _step(change: Change) -> str:
+def metric_step(change: Change) -> str:
+    """Tell by how much a metric differs."""
     if not (isinstance(change.a, (int, float)) and isinstance(change.b, (int, float))):
         return ""
     step = number(change.b - change.a)
@@ -87,12 +99,12 @@ def _facts(changes: Sequence[Change], paint: Paint, most: int | None) -> Iterato
         elif each.kind == "removed":
             yield paint(f"- {name}  {told(each.a, 120)}", "bad")
         else:
-            yield f"~ {name}  {_short_told(each.a)} -> {_short_told(each.b)}"
+            yield f"~ {name}  {short_told(each.a)} -> {short_told(each.b)}"
     yield from _more(len(changes), most)
 
 
-def _short_told(value: object) -> str:
-    # A digest is known by its beginning; a module's source is not read here.
+def short_told(value: object) -> str:
+    """Tell a value in short: a digest is known by its beginning, and a module's source is not read here."""
     if (
         isinstance(value, str)
         and len(value) in (40, 64)
@@ -108,15 +120,15 @@ def _data(each: DataDifference, paint: Paint, most: int | None) -> Iterator[str]
     name = clean(each.name, 60)
     if each.same:
         digest = each.a.digest if each.a else None
-        yield f"{name}: the same ({_extent(each.a)}{f', {short(digest)}' if digest else ''})"
+        yield f"{name}: the same ({extent(each.a)}{f', {short(digest)}' if digest else ''})"
         return
     if each.a is None or each.b is None:
-        yield f"{name}: only in {'b' if each.a is None else 'a'} ({_extent(each.b or each.a)})"
+        yield f"{name}: only in {'b' if each.a is None else 'a'} ({extent(each.b or each.a)})"
         return
     if each.same is None:
-        yield f"{name}: cannot be compared ({_extent(each.a)} -> {_extent(each.b)})"
+        yield f"{name}: cannot be compared ({extent(each.a)} -> {extent(each.b)})"
         return
-    yield paint(f"{name}: changed ({_extent(each.a)} -> {_extent(each.b)})", "bad")
+    yield paint(f"{name}: changed ({extent(each.a)} -> {extent(each.b)})", "bad")
     if each.files is None:
         if each.a.listing or each.b.listing:
             yield "  which files differ is not known: a listing of one of them is missing"
@@ -136,7 +148,8 @@ def _data(each: DataDifference, paint: Paint, most: int | None) -> Iterator[str]
             yield f"  {sign} ... and {amount - len(shown):,} more"
 
 
-def _extent(data: Fingerprint | None) -> str:
+def extent(data: Fingerprint | None) -> str:
+    """Tell how much data there is."""
     if data is None:
         return "nothing"
     return count(data.files, "file") if data.files else clean(data.coverage, 20)
@@ -145,15 +158,16 @@ def _extent(data: Fingerprint | None) -> str:
 def _patches(patches: tuple[str, str], paint: Paint, most: int | None) -> Iterator[str]:
     """Tell what was not committed on each side, file by file."""
     for side, patch in zip("ab", patches, strict=True):
-        touched = _touched(patch)
-        if touched:
+        known = touched(patch)
+        if known:
             yield f"not committed in {side}"
-        for name, (more, less) in list(touched.items())[:most]:
+        for name, (more, less) in list(known.items())[:most]:
             yield f"  {clean(name, 200)}  {paint(f'+{more}', 'good')} {paint(f'-{less}', 'bad')}"
-        yield from (f"  {line}" for line in _more(len(touched), most))
+        yield from (f"  {line}" for line in _more(len(known), most))
 
 
-def _touched(patch: str) -> dict[str, tuple[int, int]]:
+def touched(patch: str) -> dict[str, tuple[int, int]]:
+    """Return file to the numbers of lines that a patch adds and removes."""
     found: dict[str, tuple[int, int]] = {}
     name, inside = "", False
     for line in patch.splitlines():
@@ -168,35 +182,42 @@ def _touched(patch: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _weights(difference: Difference, paint: Paint, most: int | None) -> Iterator[str]:
+def weights_words(difference: Difference) -> list[str]:
+    """Tell in words what is known of the weights, without naming any tensor."""
     weights = difference.weights
+    words = []
     if difference.a.framework != difference.b.framework and not weights.same:
-        yield (
+        words.append(
             f"of different frameworks ({clean(difference.a.framework, 40)}, "
             f"{clean(difference.b.framework, 40)}): tensors are compared by their names "
             "there, which may not be those of the same layers"
         )
     if weights.why_no_values:
-        yield f"how much they changed is not known: {clean(weights.why_no_values, 300)}"
+        words.append(f"how much they changed is not known: {clean(weights.why_no_values, 300)}")
     if weights.same:
-        yield "the same, bit for bit"
-        return
+        return [*words, "the same, bit for bit"]
     if weights.unchanged is None:
-        yield "different; tensor by tensor it cannot be told, as the weights of one were pruned"
-        return
+        return [*words, "different; tensor by tensor it cannot be told, as the weights of one were pruned"]
     parts = [f"{len(weights.changed)} tensors changed", f"{weights.unchanged} unchanged"]
     parts += [f"{len(weights.renamed)} renamed"] if weights.renamed else []
     parts += [f"{len(weights.added)} added"] if weights.added else []
     parts += [f"{len(weights.removed)} removed"] if weights.removed else []
-    yield ", ".join(parts)
+    return [*words, ", ".join(parts)]
+
+
+def _weights(difference: Difference, paint: Paint, most: int | None) -> Iterator[str]:
+    weights = difference.weights
+    yield from weights_words(difference)
+    if weights.same or weights.unchanged is None:
+        return
     if weights.values is not None:
         yield from _values(weights, paint, most)
-    for change in weights.changed[:most] if weights.values is None else _reshaped(weights)[:most]:
+    for change in weights.changed[:most] if weights.values is None else reshaped(weights)[:most]:
         form = (
             clean(change.a, 60) if change.a == change.b else f"{clean(change.a, 60)} -> {clean(change.b, 60)}"
         )
         yield f"  ~ {clean(change.name, 120)}  {paint(form, 'dim')}"
-    unmeasured = weights.changed if weights.values is None else _reshaped(weights)
+    unmeasured = weights.changed if weights.values is None else reshaped(weights)
     yield from (f"  {line}" for line in _more(len(unmeasured), most))
     for old, new in weights.renamed[:most]:
         yield f"  = {clean(old, 120)} -> {clean(new, 120)}"
@@ -207,7 +228,8 @@ def _weights(difference: Difference, paint: Paint, most: int | None) -> Iterator
         yield from (f"  {line}" for line in _more(len(names), most))
 
 
-def _reshaped(weights: WeightsDifference) -> list[Change]:
+def reshaped(weights: WeightsDifference) -> list[Change]:
+    """Return the tensors that changed and were not measured, as their shapes differ."""
     measured = {each.name for each in weights.values or ()}
     return [each for each in weights.changed if each.name not in measured]
 
@@ -219,7 +241,7 @@ def _values(weights: WeightsDifference, paint: Paint, most: int | None) -> Itera
     rows = [
         [
             Cell(clip(clean(each.name), _WIDEST_NAME)),
-            Cell(_percent(each.relative)),
+            Cell(percent(each.relative)),
             Cell(_bar(each.relative, top), "name"),
         ]
         for each in layers
@@ -233,9 +255,9 @@ def _values(weights: WeightsDifference, paint: Paint, most: int | None) -> Itera
     rows = [
         [
             Cell(clip(clean(each.name), _WIDEST_NAME)),
-            Cell(_percent(each.relative)),
+            Cell(percent(each.relative)),
             Cell(f"{each.largest:.2e}"),
-            Cell(_nonfinite(each.nonfinite), "bad"),
+            Cell(nonfinite(each.nonfinite), "bad"),
         ]
         for each in moved[:most]
     ]
@@ -245,7 +267,8 @@ def _values(weights: WeightsDifference, paint: Paint, most: int | None) -> Itera
     yield from (f"  {line}" for line in _more(len(moved), most))
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """Tell a relative change."""
     return (
         "from zero"
         if math.isinf(value)
@@ -263,7 +286,8 @@ def _bar(value: float, top: float) -> str:
     return "█" * max(1, round(_BAR * min(value / top, 1.0)))
 
 
-def _nonfinite(counts: tuple[int, int]) -> str:
+def nonfinite(counts: tuple[int, int]) -> str:
+    """Tell how many values are NaN or Inf in a and in b; nothing where none is."""
     return f"{counts[0]:,} -> {counts[1]:,}" if any(counts) else ""
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from mvc_callbacks.render import PLAIN, Cell, Paint, age, clean, columns, moment, number, short, size
 from mvc_callbacks.versions import AliasMove, Version
 
-__all__ = ["RunLine", "alias_lines", "move_lines", "run_lines"]
+__all__ = ["RunLine", "alias_lines", "move_lines", "run_cells", "run_lines"]
 
 _LONGEST_HEAD = 24
 _MOST_LABELS = 4
@@ -47,6 +47,22 @@ class RunLine:
 
 def run_lines(runs: Sequence[RunLine], *, now: datetime, paint: Paint = PLAIN) -> list[str]:
     """Tell runs, one a line for each chain of resumed ones."""
+    heads, rows, right = run_cells(runs, now=now)
+    return columns(heads, rows, right=right, paint=paint)
+
+
+def run_cells(
+    runs: Sequence[RunLine], *, now: datetime | None = None
+) -> tuple[list[str], list[list[Cell]], set[str]]:
+    """Lay runs out in cells.
+
+    Args:
+        runs: One for each row.
+        now: The time that ages are counted to; None tells moments.
+
+    Returns:
+        The heads, the rows, and the heads of columns aligned to the right.
+    """
     rows = [
         [
             Cell(_chain(each), "name"),
@@ -55,13 +71,13 @@ def run_lines(runs: Sequence[RunLine], *, now: datetime, paint: Paint = PLAIN) -
             Cell("" if each.best is None else f"{clean(each.monitor, _LONGEST_HEAD)} {number(each.value)}"),
             Cell(size(each.stored_bytes)),
             Cell(clean(each.framework, 24), "dim"),
-            Cell(age(each.created, now), "dim"),
+            Cell(moment(each.created)[:16] if now is None else age(each.created, now), "dim"),
             Cell("" if each.resumes is None else f"<- {clean(each.resumes, 80)}"),
         ]
         for each in runs
     ]
     heads = ["RUN", "VERSIONS", "BEST", "BY", "STORED", "FRAMEWORK", "BEGAN", "RESUMES"]
-    return columns(heads, rows, right={"VERSIONS", "STORED", "BEGAN"}, paint=paint)
+    return heads, rows, {"VERSIONS", "STORED", "BEGAN"}
 
 
 def _chain(line: RunLine) -> str:

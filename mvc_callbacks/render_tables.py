@@ -10,13 +10,36 @@ from datetime import datetime
 
 from mvc_callbacks.errors import MVCError
 from mvc_callbacks.graph import branches, strands
-from mvc_callbacks.render import PLAIN, Cell, Paint, age, clean, clip, columns, number, short, size, width_of
+from mvc_callbacks.render import (
+    PLAIN,
+    Cell,
+    Paint,
+    age,
+    clean,
+    clip,
+    clip_painted,
+    columns,
+    number,
+    short,
+    size,
+    width_of,
+)
 from mvc_callbacks.versions import Version
 
-__all__ = ["Log", "best_of", "changed_code", "changed_data", "log_lines", "marks"]
+__all__ = [
+    "Log",
+    "best_of",
+    "changed_code",
+    "changed_data",
+    "log_lines",
+    "marks",
+    "metric_cell",
+    "metrics_of",
+    "notes_of",
+    "whole",
+]
 
-_LEFT = ("ID", "VERSION", "EPOCH", "STEP")
-_RIGHT = ("WEIGHTS", "STORED", "AGE")
+_DISPENSABLE = ("WEIGHTS", "EPOCH", "STORED", "AGE", "STEP")  # on a narrow terminal, in this order
 _LEAST_NOTES = 16
 _WIDEST_GRAPH = 24
 _MOST_METRICS = 5
@@ -111,6 +134,9 @@ def marks(version: Version) -> tuple[str, ...]:
     return tuple(clean(flag, 40) for flag in flags)
 
 
+_Column = tuple[str, list[Cell]]
+
+
 def log_lines(log: Log, *, now: datetime, paint: Paint = PLAIN, width: int | None = None) -> list[str]:
     """Tell versions, one a line.
 
@@ -123,28 +149,48 @@ def log_lines(log: Log, *, now: datetime, paint: Paint = PLAIN, width: int | Non
     Returns:
         The lines, the first one with the heads.
     """
-    left = [*zip(*(_left(each) for each in log.versions), strict=True)]
-    right = [*zip(*(_right(each, now) for each in log.versions), strict=True)]
     drawn = _graph(log)
-    columns_of = zip([*_LEFT, *_RIGHT], [*left, *right], strict=True)
-    taken = sum(2 + _widest(head, cells) for head, cells in columns_of if any(cell.text for cell in cells))
-    taken += 2 + max(map(width_of, drawn.own), default=0) if drawn else 0
-    wanted, others = (list(log.metrics), []) if log.metrics else _metrics(log.versions)
-    shown: list[tuple[str, list[Cell]]] = []
-    for place, name in enumerate([*wanted, *others]):
-        cells = [_metric(each, name, log.best) for each in log.versions]
-        head = clean(name, _LONGEST_HEAD)
-        wide = 2 + _widest(head, cells)
-        if place >= len(wanted) and (place >= _MOST_METRICS or (width is not None and taken + wide > width)):
-            break
-        taken += wide
-        shown.append((head, cells))
-    room = None if width is None else max(width - taken, _LEAST_NOTES)
-    notes = [Cell(_laid(_notes(each, log), paint, room)) for each in log.versions]
-    rows = zip(*left, *(cells for _, cells in shown), *right, notes, strict=True)
-    heads = [*_LEFT, *(head for head, _ in shown), *_RIGHT, "NOTES"]
+    notes = [notes_of(each, log) for each in log.versions]
+    room = None if width is None else width - (2 + max(map(width_of, drawn.own), default=0) if drawn else 0)
+    table = _fitted(log, now, room, min(_LEAST_NOTES, max(map(_length, notes), default=0)))
+    if room is not None:
+        room = max(room - _taken(table), 0)
+    table.append(("NOTES", [Cell(_laid(each, paint, room)) for each in notes]))
+    heads = [head for head, _ in table]
+    rows = zip(*(cells for _, cells in table), strict=True)
     lines = columns(heads, rows, right={*heads[2:-1]}, paint=paint)
-    return lines if drawn is None else _beside(lines, drawn, paint)
+    lines = lines if drawn is None else _beside(lines, drawn, paint)
+    return lines if width is None else [clip_painted(each, width) for each in lines]
+
+
+def _fitted(log: Log, now: datetime, room: int | None, for_notes: int) -> list[_Column]:
+    """Choose the columns that fit beside the notes: metrics that were not asked for go first."""
+    wanted, others = (list(log.metrics), []) if log.metrics else metrics_of(log.versions)
+    others = others[: max(_MOST_METRICS - len(wanted), 0)]
+    dropped: list[str] = []
+    while True:
+        metrics = [
+            (clean(name, _LONGEST_HEAD), [metric_cell(each, name, log.best) for each in log.versions])
+            for name in [*wanted, *others]
+        ]
+        left, right = _left(log.versions), _right(log.versions, now)
+        table = [
+            *(column for column in left if column[0] not in dropped),
+            *metrics,
+            *(column for column in right if column[0] not in dropped),
+        ]
+        kept = [each for each in _DISPENSABLE if each not in dropped]
+        if room is None or _taken(table) + for_notes <= room or not (others or kept):
+            return table
+        others, dropped = (others[:-1], dropped) if others else ([], [*dropped, kept[0]])
+
+
+def _taken(table: Sequence[_Column]) -> int:
+    return sum(2 + _widest(head, cells) for head, cells in table if any(cell.text for cell in cells))
+
+
+def _length(notes: Sequence[Cell]) -> int:
+    return sum(2 + width_of(each.text) for each in notes)
 
 
 def _widest(head: str, cells: Sequence[Cell]) -> int:
@@ -197,30 +243,30 @@ def _beside(lines: Sequence[str], drawn: _Drawn, paint: Paint) -> list[str]:
     return told
 
 
-def _left(version: Version) -> list[Cell]:
-    name = f"{clean(version.run, 64)}/{version.number}"
+def _left(versions: Sequence[Version]) -> list[_Column]:
     return [
-        Cell(version.short_id, "id"),
-        Cell(name, "name"),
-        Cell(_whole(version.epoch)),
-        Cell(_whole(version.step)),
+        ("ID", [Cell(each.short_id, "id") for each in versions]),
+        ("VERSION", [Cell(f"{clean(each.run, 64)}/{each.number}", "name") for each in versions]),
+        ("EPOCH", [Cell(whole(each.epoch)) for each in versions]),
+        ("STEP", [Cell(whole(each.step)) for each in versions]),
     ]
 
 
-def _right(version: Version, now: datetime) -> list[Cell]:
-    weights = version.weights
+def _right(versions: Sequence[Version], now: datetime) -> list[_Column]:
     return [
-        Cell(size(weights.bytes), "" if version.has_weights else "dim"),
-        Cell(size(weights.stored_bytes)),
-        Cell(age(version.created, now), "dim"),
+        ("WEIGHTS", [Cell(size(each.weights.bytes), "" if each.has_weights else "dim") for each in versions]),
+        ("STORED", [Cell(size(each.weights.stored_bytes)) for each in versions]),
+        ("AGE", [Cell(age(each.created, now), "dim") for each in versions]),
     ]
 
 
-def _whole(value: int | None) -> str:
+def whole(value: int | None) -> str:
+    """Tell an epoch or a step; nothing where there is none."""
     return "" if value is None else str(value)
 
 
-def _metric(version: Version, name: str, best: Mapping[str, frozenset[str]]) -> Cell:
+def metric_cell(version: Version, name: str, best: Mapping[str, frozenset[str]]) -> Cell:
+    """Tell a version's metric, with a star where it is the best by it."""
     if name not in version.metrics:
         return Cell("")
     value = version.metrics[name]
@@ -229,8 +275,8 @@ def _metric(version: Version, name: str, best: Mapping[str, frozenset[str]]) -> 
     return Cell(number(value), "" if _is_number(value) and math.isfinite(value) else "bad")
 
 
-def _metrics(versions: Sequence[Version]) -> tuple[list[str], list[str]]:
-    """Choose the metrics to show: those monitored, then what most versions have."""
+def metrics_of(versions: Sequence[Version]) -> tuple[list[str], list[str]]:
+    """Choose the metrics to show: those monitored, then the others, first what most versions have."""
     monitored = list(dict.fromkeys(each.monitor.name for each in versions if each.monitor))
     often = Counter(name for each in versions for name in each.metrics)
     # Lightning logs "loss" beside "loss_step" and "loss_epoch": the same thing three times.
@@ -243,7 +289,8 @@ def _metrics(versions: Sequence[Version]) -> tuple[list[str], list[str]]:
     return [name for name in monitored if name in often], others
 
 
-def _notes(version: Version, log: Log) -> list[Cell]:
+def notes_of(version: Version, log: Log) -> list[Cell]:
+    """Tell what is to be noticed of a version: aliases, where it came from, what changed, marks, notes."""
     notes = []
     names = log.aliases.get(version.id, ())
     if names:

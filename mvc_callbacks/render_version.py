@@ -25,15 +25,26 @@ from mvc_callbacks.render_tables import changed_data, marks
 from mvc_callbacks.render_values import flatten, told
 from mvc_callbacks.versions import Fingerprint, Version
 
-__all__ = ["Page", "version_lines"]
+__all__ = [
+    "HOW",
+    "Page",
+    "data_lines",
+    "evaluation_lines",
+    "exact",
+    "known_facts",
+    "state_lines",
+    "version_lines",
+    "weights_lines",
+]
 
-_HOW = {
+HOW = {
     "run": "the run's version before",
     "resume": "training went on from it",
     "restore": "its weights were restored",
     "content": "its weights were recognised",
     "declared": "declared",
 }
+"""How a parent was found, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +90,10 @@ def version_lines(page: Page, *, now: datetime, paint: Paint = PLAIN, width: int
     sections: list[tuple[str, list[str]]] = [
         ("notes", list(_notes(version, paint))),
         ("metrics", list(_metrics(page, paint))),
-        ("evaluations", list(_evaluations(version))),
-        ("weights", list(_weights(version, paint))),
-        ("training state", list(_state(version, paint))),
-        ("data", list(_data(page, paint))),
+        ("evaluations", list(evaluation_lines(version))),
+        ("weights", list(weights_lines(version, paint))),
+        ("training state", list(state_lines(version, paint))),
+        ("data", list(data_lines(page, paint))),
         ("hyperparameters", _facts(page.hyperparameters, width)),
         ("code", _facts(flatten(code), width)),
         ("run", _facts(flatten(page.run), width)),
@@ -112,7 +123,7 @@ def _head(page: Page, now: datetime, paint: Paint) -> Iterator[str]:
     for place_of, parent in enumerate(version.parents):
         known = page.parents.get(parent.id)
         where = "(not in this store)" if known is None else f"{clean(known.run, 64)}/{known.number}"
-        how = _HOW.get(parent.how, clean(parent.how, 40))
+        how = HOW.get(parent.how, clean(parent.how, 40))
         shared = f", {clean(parent.shared, 40)} tensors shared" if parent.shared else ""
         head = ("parents" if len(version.parents) > 1 else "parent") if place_of == 0 else ""
         yield f"  {head:<9}{paint(short(parent.id), 'id')}  {where}  ({how}{shared})"
@@ -137,16 +148,17 @@ def _metrics(page: Page, paint: Paint) -> Iterator[str]:
         note = f"monitored, {clean(watched.mode, 8)}" if watched is not None and name == watched.name else ""
         if name in page.best:
             note += ", the best" if note else "the best"
-        rows.append([Cell(clean(name, 80)), Cell(_exact(version.metrics[name])), Cell(note, "dim")])
+        rows.append([Cell(clean(name, 80)), Cell(exact(version.metrics[name])), Cell(note, "dim")])
     yield from columns(["", "", ""], rows, paint=paint)[1:]
 
 
-def _exact(value: object) -> str:
-    # A log may round; here is the place to read the number itself.
+def exact(value: object) -> str:
+    """Tell a metric's value with all of its digits: a log may round, and here is the place to read it."""
     return repr(value) if isinstance(value, (int, float)) else clean(value, 60)
 
 
-def _evaluations(version: Version) -> Iterator[str]:
+def evaluation_lines(version: Version) -> Iterator[str]:
+    """Tell what was measured later."""
     for each in version.evaluations:
         metrics = ", ".join(f"{clean(name, 80)} {number(value)}" for name, value in each.metrics.items())
         yield f"{clean(each.kind, 20)}, {moment(each.time)}: {metrics or 'no metric'}"
@@ -154,7 +166,8 @@ def _evaluations(version: Version) -> Iterator[str]:
             yield f"  on {clean(name, 60)}: {_extent(data)}"
 
 
-def _weights(version: Version, paint: Paint) -> Iterator[str]:
+def weights_lines(version: Version, paint: Paint = PLAIN) -> Iterator[str]:
+    """Tell of the weights, without reading them."""
     weights = version.weights
     of = "" if weights.of == "training" else f", {clean(weights.of, 40)} of the training's"
     yield f"{count(weights.tensors, 'tensor')}, {size(weights.bytes)}{of}"
@@ -166,7 +179,8 @@ def _weights(version: Version, paint: Paint) -> Iterator[str]:
         yield paint("pruned: they cannot be restored", "bad")
 
 
-def _state(version: Version, paint: Paint) -> Iterator[str]:
+def state_lines(version: Version, paint: Paint = PLAIN) -> Iterator[str]:
+    """Tell of the rest of the training state."""
     state = version.training_state
     if state is None:
         yield "none was saved"
@@ -180,7 +194,8 @@ def _state(version: Version, paint: Paint) -> Iterator[str]:
         yield f"... and {len(state.untold) - 20} more that were not told"
 
 
-def _data(page: Page, paint: Paint) -> Iterator[str]:
+def data_lines(page: Page, paint: Paint = PLAIN) -> Iterator[str]:
+    """Tell of the data, and what of it changed."""
     version = page.version
     parent = page.parents.get(version.parent.id) if version.parent else None
     changed = changed_data(version, parent)
@@ -209,9 +224,20 @@ def _extent(data: Fingerprint) -> str:
 
 
 def _facts(facts: Mapping[str, Any], width: int) -> list[str]:
-    flat = [(clean(name, 80), value) for name, value in facts.items() if value not in (None, "", [], {})]
-    longest = min(28, max((len(name) for name, _ in flat), default=0))
-    return [f"{name:<{longest}}  {_one_line(value, max(40, width - longest - 4))}" for name, value in flat]
+    longest = min(
+        28, max((len(clean(name, 80)) for name, each in facts.items() if _is_told(each)), default=0)
+    )
+    told_of = known_facts(facts, max(40, width - longest - 4))
+    return [f"{name:<{longest}}  {text}" for name, text in told_of.items()]
+
+
+def known_facts(facts: Mapping[str, Any], limit: int) -> dict[str, str]:
+    """Return name to one line of text, of those that say something."""
+    return {clean(name, 80): _one_line(value, limit) for name, value in facts.items() if _is_told(value)}
+
+
+def _is_told(value: Any) -> bool:
+    return value not in (None, "", [], {})
 
 
 def _one_line(value: Any, limit: int) -> str:

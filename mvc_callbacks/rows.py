@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from mvc_callbacks.canonical import encode
 from mvc_callbacks.errors import CorruptHistory
@@ -186,8 +186,17 @@ def is_told(row: Row, told: Row, events: Iterable[tuple[str, Mapping[str, Any]]]
     )
 
 
-def version_of(row: Row, load: Callable[[str], Details] | None) -> Version:
+def version_of(
+    row: Row,
+    load: Callable[[str], Details] | None,
+    show: Callable[[Version, Literal["text", "html"]], str] | None = None,
+) -> Version:
     """Make a version from its row.
+
+    Args:
+        row: The row.
+        load: Reads what only the records tell.
+        show: Tells everything of a version, for people.
 
     Raises:
         CorruptHistory: If the row lacks a field.
@@ -218,6 +227,7 @@ def version_of(row: Row, load: Callable[[str], Details] | None) -> Version:
             flags=tuple(row["flags"]),
             notes=tuple(Note(**each) for each in row.get("notes", ())),
             _load=load,
+            _show=show,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptHistory(f"a row of the history cannot be read ({error}); run `mvc rebuild`") from error

@@ -10,13 +10,13 @@ from mvc_callbacks.commit import now, user
 from mvc_callbacks.errors import AliasMoved, BadName, MVCWarning, UnknownRef
 from mvc_callbacks.rebuilding import Rebuilder
 from mvc_callbacks.refs import check_name
-from mvc_callbacks.store_reader import StoreReader
+from mvc_callbacks.store_views import StoreViewer
 from mvc_callbacks.versions import Version
 
 __all__ = ["AliasMover"]
 
 
-class AliasMover(StoreReader):
+class AliasMover(StoreViewer):
     """A store whose aliases move, each move under the store's lock and with an event."""
 
     def promote(

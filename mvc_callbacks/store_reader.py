@@ -21,6 +21,7 @@ from mvc_callbacks.finding import Finder, order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, default_path
 from mvc_callbacks.rows import version_of
+from mvc_callbacks.version_lists import VersionList
 from mvc_callbacks.versions import AliasMove, Details, RunInfo, Version
 
 if TYPE_CHECKING:
@@ -74,15 +75,17 @@ class StoreReader:
         self._layout.check()
         return self._layout.identity
 
-    def versions(self, run: str | None = None) -> list[Version]:
+    def versions(self, run: str | None = None) -> VersionList:
         """Return the versions of a run, or of all, oldest first.
+
+        The list shows itself as a table, and has ``to_pandas()``, ``plot()`` and ``lineage()``.
 
         Raises:
             StoreNotFound: If there is no store.
             UnknownRef: If there is no such run.
             CorruptHistory: If a history cannot be read.
         """
-        return [self.version_from(row) for row in self._rows(run)]
+        return VersionList((self.version_from(row) for row in self._rows(run)), self)
 
     def _rows(self, run: str | None = None) -> list[Row]:
         self._layout.check()
@@ -148,7 +151,12 @@ class StoreReader:
 
     def version_from(self, row: Row) -> Version:
         """Make a version from a row of the history."""
-        return version_of(row, self.details)
+        return version_of(row, self.details, self._view)
+
+    def _view(self, version: Version, form: Literal["text", "html"]) -> str:
+        from mvc_callbacks import display
+
+        return (display.version_html if form == "html" else display.version_text)(self, version)
 
     def details(self, identity: str) -> Details:
         """Read what only the records of a version and of its run tell.

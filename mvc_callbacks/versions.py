@@ -290,9 +290,11 @@ class Details:
     run_record: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Version:
     """One recorded checkpoint.
+
+    It shows itself: in a line by ``repr``, whole by `text` and in a notebook.
 
     Attributes:
         id: SHA-256 of the record's stored bytes, 64 hex digits.
@@ -334,6 +336,22 @@ class Version:
     flags: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
     _load: Callable[[str], Details] | None = field(default=None, repr=False, compare=False)
+    _show: Callable[[Version, Literal["text", "html"]], str] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    def __repr__(self) -> str:
+        place = [f"epoch {self.epoch}"] if self.epoch is not None else []
+        place += [f"step {self.step}"] if self.step is not None else []
+        metrics = [f"{name}={value:.6g}" for name, value in list(self.metrics.items())[:4]]
+        return f"<Version {self.run}/{self.number} ({self.short_id}) {', '.join([*place, *metrics])}>"
+
+    def text(self) -> str:
+        """Tell everything of the version, as ``mvc show`` does."""
+        return repr(self) if self._show is None else self._show(self, "text")
+
+    def _repr_html_(self) -> str | None:
+        return None if self._show is None else self._show(self, "html")
 
     @property
     def short_id(self) -> str:
@@ -403,4 +421,4 @@ class Version:
 
     def without_loader(self) -> Version:
         """Return the version as a plain value that reads nothing."""
-        return replace(self, _load=None)
+        return replace(self, _load=None, _show=None)

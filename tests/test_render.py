@@ -11,7 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvc_callbacks.render import Cell, Paint, age, clean, columns, moment, number, size, width_of, wrapped
+from mvc_callbacks.render import (
+    Cell,
+    Paint,
+    age,
+    clean,
+    clip_painted,
+    columns,
+    moment,
+    number,
+    size,
+    width_of,
+    wrapped,
+)
 from mvc_callbacks.render_lists import RunLine, alias_lines, run_lines
 from mvc_callbacks.render_tables import Log, best_of, changed_data, log_lines, marks
 from mvc_callbacks.render_values import flatten, hyperparameters, told
@@ -377,3 +389,22 @@ def test_a_page_is_told_without_the_record_that_cannot_be_read() -> None:
 )
 def test_a_fingerprint_is_told_as_what_it_is(data: Fingerprint, text: str) -> None:
     assert text in "\n".join(version_lines(Page(version(1, data={"train": data})), now=NOW)) + "\n"
+
+
+@pytest.mark.parametrize("width", [200, 120, 100, 80, 60, 40, 20, 5, 1])
+@pytest.mark.parametrize("paint", [Paint(), Paint(colour=True)])
+def test_no_line_of_a_log_is_wider_than_asked_for(width: int, paint: Paint) -> None:
+    versions = [version(place, metrics={"val_loss": 0.1, "ID": 1.0, "名" * 30: 2.0}) for place in (3, 2, 1)]
+    notes = {each.id: "seen " * 20 for each in versions}
+    log = Log(versions, aliases={versions[0].id: ["production"]}, remarks=notes, graph=True)
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in log_lines(log, now=NOW, paint=paint, width=width)]
+    assert max(map(width_of, lines)) <= width
+    assert width < 60 or all("baseline/" in line and "0.1000" in line for line in lines[1:])
+    assert width < 80 or "[production]" in lines[1]
+
+
+def test_a_cut_line_ends_with_its_colour() -> None:
+    red = Paint(colour=True)("red and more", "bad")
+    assert clip_painted(red, 6) == "\x1b[31mred a…\x1b[0m"
+    assert clip_painted(f"plain {red}", 4) == "pla…"
+    assert clip_painted(red, 12) == red

@@ -1,0 +1,56 @@
+"""A store as somebody looks at it: shown at a prompt and in a notebook, plotted and drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mvc_callbacks.store_reader import StoreReader
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from mvc_callbacks.display import Drawing
+    from mvc_callbacks.plots import Over
+
+__all__ = ["StoreViewer"]
+
+
+class StoreViewer(StoreReader):
+    """A store that shows itself; nothing of what draws is imported before somebody looks."""
+
+    def _repr_html_(self) -> str:
+        from mvc_callbacks.display import store_html  # only where somebody looks
+
+        return store_html(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from mvc_callbacks.display import store_text
+
+        printer.text(repr(self) if cycle else store_text(self))
+
+    def plot(
+        self, *metrics: str, run: str | None = None, over: Over | None = None, axes: Axes | None = None
+    ) -> Figure:
+        """Plot metrics over versions: axes for each metric, a line for each run.
+
+        A star is the best by a monitored metric, a ring has an alias.
+
+        Args:
+            metrics: Names; else the monitored ones, and what most versions have.
+            run: Only this run; else all.
+            over: ``step``, ``epoch``, ``time`` or ``version``.
+            axes: Axes of one's own, for one metric.
+
+        Returns:
+            The figure, which a notebook shows and ``savefig`` writes; pyplot knows nothing of it.
+
+        Raises:
+            MissingFramework: If matplotlib is not installed.
+            Misconfigured: If there is nothing to plot.
+        """
+        return self.versions(run).plot(*metrics, over=over, axes=axes)
+
+    def lineage(self, run: str | None = None) -> Drawing:
+        """Draw which version came from which: runs as lanes, versions as dots, oldest left."""
+        return self.versions(run).lineage()
