@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, tostring
 
 from mvc_callbacks.errors import MissingFramework, MVCError
 from mvc_callbacks.render import Cell, clean, count, size
-from mvc_callbacks.render_html import element, markup, rows_table, section, shown
+from mvc_callbacks.render_html import Content, element, markup, rows_table, section, shown
 from mvc_callbacks.render_lists import run_lines
 from mvc_callbacks.render_tables import Log, best_of, log_lines
 from mvc_callbacks.versions import Version
@@ -128,7 +128,7 @@ def store_html(store: StoreReader) -> str:
     parts = [section(f"runs{more}", runs_html(runs[-_MOST:]))] if runs else []
     named = _named(store)
     if named:
-        rows = [
+        rows: list[list[Content | Sequence[Content]]] = [
             [element("span", name, class_="mvc-badge"), Cell(told, "name")] for name, told in named.items()
         ]
         parts.append(section("aliases", rows_table(rows)))
