@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "now", "user"]
 
 _PATIENCE = 2
+_WAITS = 10  # times longer than a person would: somebody may prune a large store, and a version would be lost
 
 
 def now() -> str:
@@ -161,14 +162,14 @@ class Run:
         )
         layout = self._layout
         layout.make_staging()
-        with layout.lock(f"beginning a version of the run {self.label}"):
+        with layout.lock(f"beginning a version of the run {self.label}", patience=_WAITS):
             # Between a prune's new epoch and its removals nothing may be found that is about to go.
-            seen = layout.shared().epoch
+            seen = layout.epoch()
         self._tried = number
         parts = self._write(snapshot)
         record_id, record = self._write_record(snapshot, told, number, parts)
         for attempt in count():
-            with layout.lock(f"adding a version to the run {self.label}"):
+            with layout.lock(f"adding a version to the run {self.label}", patience=_WAITS):
                 shared = layout.shared()
                 whole = shared.epoch == seen or self._is_whole(parts)
                 if not whole and attempt == _PATIENCE:
@@ -241,7 +242,8 @@ class Run:
     ) -> tuple[str, dict[str, Any]]:
         layout = self._layout
         weights, state, tree = parts.weights, parts.state, parts.tree
-        if self._record is None:
+        # It goes with a run that is deleted; one that goes on all the same has it again.
+        if self._record is None or not layout.runs.has(self._record):
             told = {
                 **self._tell(),
                 "label": self.label,
@@ -317,11 +319,25 @@ class Run:
         # Before the row: after a crash between the two the newest version is looked for, and found.
         self._layout.share(Shared(shared.epoch, row["sequence"], self.label))
         try:
+            self._refuse_taken(row)
             self._layout.history.append(self.label, row, after=self._number)
         except CorruptHistory:
             # Somebody emptied or cut the file. The records have everything; a run of three days goes on.
             self._store.heal_history(self.label)
+            self._refuse_taken(row)
             self._layout.history.append(self.label, row)
+
+    def _refuse_taken(self, row: Mapping[str, Any]) -> None:
+        """Take no number from another version: a run that was deleted while it goes on shares its label.
+
+        A row that a rebuild made of this version's record, which was then written again, is replaced.
+        """
+        there = self._layout.history.row(self.label, row["number"])
+        if there is not None and there["id"] != row["id"] and self._layout.versions.has(there["id"]):
+            raise SaveFailed(
+                f"{self.label}/{row['number']} is the version {there['id'][:12]} of another run that has the "
+                "same label; this one was not added. Begin a new run to have a label of its own"
+            )
 
     def prune(self, ids: Iterable[str], *, what: Literal["weights", "state"], policy: str) -> None:
         """Remove weights or training state of versions of this run, and of no others.

@@ -20,9 +20,11 @@ __all__ = [
     "begins_with",
     "check_folder",
     "exists",
+    "keep_beside",
     "list_folders",
     "list_names",
     "make_folder",
+    "make_new_folder",
     "map_file",
     "move",
     "read_file",
@@ -70,6 +72,20 @@ def make_folder(path: Path) -> None:
             os.mkdir(each)  # noqa: PTH102 - every call of this room is one os function, so that faults can be put in
         sync_folder(each.parent)
         _durable.add(str(each))
+
+
+def make_new_folder(path: Path) -> bool:
+    """Make a folder durably, unless there is something of that name; tell whether it was made.
+
+    Of two that ask for one name at once, only one is told so, also where locks do not work.
+    """
+    try:
+        os.mkdir(path)  # noqa: PTH102
+    except FileExistsError:
+        return False
+    sync_folder(path.parent)
+    _durable.add(str(path))
+    return True
 
 
 def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True) -> Path:
@@ -130,6 +146,25 @@ def rename(source: Path, target: Path) -> None:
     """Give a file of the store another name in its folder, durably; it stays where it was if that fails."""
     os.replace(source, target)  # noqa: PTH105
     sync_folder(target.parent)
+
+
+def keep_beside(path: Path, kept: Path, staging: Path) -> None:
+    """Give a file of the store, about to be replaced, another name in its folder, durably.
+
+    Whoever reads meanwhile, or after a crash, finds the file or its successor: it goes from its old name only
+    where there are no hard links, or where it is no regular file.
+    """
+    other = staging / f"{uuid.uuid4().hex}{STAGED}"
+    try:
+        if not exists(path):
+            raise OSError(errno.EINVAL, "no regular file")
+        os.link(path, other)
+    except OSError:
+        rename(path, kept)
+        return
+    move(other, kept)
+    remove(other)  # it stays where both names were of one file already
+    sync_folder(kept.parent)
 
 
 def replace_file(path: Path, data: Buffer, staging: Path) -> None:

@@ -194,8 +194,8 @@ class History:
         """Take a label; tell whether it was free. Hold the store's lock."""
         if run.lower() in {each.lower() for each in self.runs()}:
             return False
-        files.make_folder(self.folder_of(run))
-        return True
+        files.make_folder(self.root)
+        return files.make_new_folder(self.folder_of(run))
 
     def append(self, run: str, row: Row, *, after: int = 0) -> None:
         """Add a row, durably. Hold the store's lock.

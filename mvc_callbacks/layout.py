@@ -203,6 +203,12 @@ class Layout:
         files.move(files.stage(self.staging, [encode(told)], durable=False), self.staging / "shared.json")
         files.sync_folder(self.staging)
 
+    def epoch(self) -> str:
+        """Return what changes whenever objects are removed, begun where it was lost. Hold the lock."""
+        if not self.shared().epoch:
+            self.new_epoch()  # of two that know none, one might have been before a prune
+        return self.shared().epoch
+
     def new_epoch(self) -> None:
         """Tell other writers that objects are about to go. Hold the lock."""
         shared = self.shared()

@@ -24,6 +24,7 @@ else:
 __all__ = ["StoreLock"]
 
 _PAUSE = 0.01
+_TRIES = 10
 _held: set[int] = set()  # descriptors that a forked child must not keep open
 _opening = threading.Lock()  # no fork between the opening of a descriptor and its entry in the set
 
@@ -57,11 +58,12 @@ class StoreLock:
         self._state = threading.local()
 
     @contextlib.contextmanager
-    def __call__(self, purpose: str) -> Iterator[bool]:
+    def __call__(self, purpose: str, *, patience: float = 1) -> Iterator[bool]:
         """Hold the lock; taken again by the same thread it does nothing more.
 
         Args:
             purpose: Told to whoever waits.
+            patience: How many times the usual longest wait is waited.
 
         Yields:
             Whether the lock truly excludes others; False where the file system has no locks.
@@ -78,9 +80,8 @@ class StoreLock:
             finally:
                 self._state.depth -= 1
             return
-        descriptor = self._open()
+        descriptor, works = self._take(self.timeout * patience)
         try:
-            works = self._acquire(descriptor)
             self._tell(descriptor, purpose)
             self._state.depth, self._state.works, self._state.pid = 1, works, os.getpid()
             try:
@@ -90,9 +91,27 @@ class StoreLock:
                 if descriptor in _held:  # not in a child that was forked in here and leaves too
                     _unlock(descriptor)
         finally:
-            if descriptor in _held:
-                _held.discard(descriptor)
-                os.close(descriptor)
+            _close(descriptor)
+
+    def _take(self, timeout: float) -> tuple[int, bool]:
+        for attempt in range(_TRIES):
+            descriptor = self._open()
+            try:
+                works = self._acquire(descriptor, timeout)
+                if not works or attempt == _TRIES - 1 or self._is_there(descriptor):
+                    return descriptor, works
+            except BaseException:
+                _close(descriptor)
+                raise
+            _close(descriptor)
+        raise AssertionError  # the last attempt returns or raises
+
+    def _is_there(self, descriptor: int) -> bool:
+        """Tell whether the lock is still the file of that name: somebody may have emptied ``tmp/``."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT
@@ -111,8 +130,8 @@ class StoreLock:
             _held.add(descriptor)
             return descriptor
 
-    def _acquire(self, descriptor: int) -> bool:
-        deadline = time.monotonic() + self.timeout
+    def _acquire(self, descriptor: int, timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 _try_lock(descriptor)
@@ -124,7 +143,7 @@ class StoreLock:
                     raise
             if time.monotonic() >= deadline:
                 raise StoreLocked(
-                    f"the lock {self.path} was not free within {self.timeout:g} s; "
+                    f"the lock {self.path} was not free within {timeout:g} s; "
                     f"{self._holder(descriptor)}. Wait for it, or end that process if it hangs"
                 )
             time.sleep(_PAUSE)
@@ -152,6 +171,12 @@ class StoreLock:
             os.write(
                 descriptor, b" " + json.dumps(told).encode("ascii")
             )  # byte 0 is the one locked on Windows
+
+
+def _close(descriptor: int) -> None:
+    if descriptor in _held:  # a child that was forked meanwhile has it no more
+        _held.discard(descriptor)
+        os.close(descriptor)
 
 
 def _try_lock(descriptor: int) -> None:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mvc_callbacks import files
@@ -32,7 +33,7 @@ class RebuildReport:
         runs: Number of runs.
         aliases: Number of aliases.
         left_out: Ids of records that were not adopted, with the reason.
-        problems: Records and events that cannot be believed; one line each.
+        problems: What could not be believed, and what else a person should know; one line each.
     """
 
     versions: int
@@ -82,17 +83,20 @@ class Rebuilder:
         with layout.lock("rebuilding the history"):
             acknowledged = self._acknowledged()
             events = self._events()
-            rows, left_out = self._rows(acknowledged, events, only)
+            standing = self._standing(events, acknowledged)
+            deleted = _deleted(events) - standing
+            rows, left_out = self._rows(acknowledged, events, only, standing)
             by_run: dict[str, list[Row]] = {}
             # Of two rows with one number the last is kept: the one that was acknowledged, else the later one.
             for row in sorted(rows, key=lambda each: (each["id"] in acknowledged, *order_of(each))):
                 by_run.setdefault(row["run"], []).append(row)
-            deleted = _deleted(events)
             left = {run: _distinct(each, left_out) for run, each in by_run.items()}
             for run in layout.history.runs() if only is None else [only]:
                 self._keep_old(run, {row["id"] for row in by_run.get(run, ())} | deleted)
             for run, each in left.items():
                 layout.history.replace(run, each)
+            if only is not None and only not in left:
+                layout.history.replace(only, [])
             if only is None:
                 self._finish_deletions(deleted, left)
                 self.rebuild_aliases(events)
@@ -117,17 +121,45 @@ class Rebuilder:
             if self._layout.versions.has(identity):
                 self._layout.versions.remove(identity)
 
-    def _acknowledged(self) -> set[str]:
-        """Return the ids in what can still be read of the history."""
-        found: set[str] = set()
+    def _acknowledged(self) -> dict[str, Row]:
+        """Return what can still be read of the history, by id."""
+        found: dict[str, Row] = {}
         for run in self._layout.history.runs():
             with suppress(MVCError):
                 folder = self._layout.history.folder_of(run)
                 # What an earlier rebuild has kept may be the last that tells, if that did not get through.
                 kept = [folder / name for name in files.list_names(folder) if name.endswith(_KEPT)]
-                for path in [*self._layout.history.chunks(run), *kept]:
+                for path in [*kept, *self._layout.history.chunks(run)]:
                     with suppress(CorruptHistory):
-                        found |= {row["id"] for row in self._layout.history.rows_of(path)}
+                        found |= {row["id"]: row for row in self._layout.history.rows_of(path)}
+        return found
+
+    def _standing(
+        self, events: list[tuple[str, Mapping[str, Any]]], acknowledged: Mapping[str, Row]
+    ) -> set[str]:
+        """Return the versions whose removal a crash cut short before an alias was pointed to them.
+
+        An alias is pointed only to what was neither pruned nor deleted, so that its version stays: a removal
+        that was told and not done must not be finished under it.
+        """
+        named: dict[str, str] = {}  # id to the newest time when an alias was pointed to it
+        removed: dict[str, str] = {}
+        for _, event in events:
+            if event["event"] == "alias" and event["id"] is not None:
+                named[event["id"]] = event["time"]
+            elif event["event"] == "delete" or (event["event"] == "prune" and event["what"] == "weights"):
+                removed |= dict.fromkeys(event["versions"], event["time"])
+        found = set()
+        for identity in sorted(named.keys() & removed.keys()):
+            row = acknowledged.get(identity)
+            if row is None:  # without its row only the clock tells which was first
+                stands = named[identity] > removed[identity]
+            else:
+                stands = all(each["what"] != "weights" for each in row["pruned"])
+            with suppress(MVCError):
+                row = row_of(identity, self._layout.versions.read(identity))
+                if stands and self._unfinished(row) is None:
+                    found.add(identity)
         return found
 
     def _events(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -142,11 +174,32 @@ class Rebuilder:
         return sorted(found, key=lambda each: (each[1]["time"], each[0]))
 
     def _rows(
-        self, acknowledged: set[str], events: list[tuple[str, Mapping[str, Any]]], only: str | None
+        self,
+        acknowledged: Mapping[str, Row],
+        events: list[tuple[str, Mapping[str, Any]]],
+        only: str | None,
+        standing: set[str],
     ) -> tuple[list[Row], list[tuple[str, str]]]:
-        deleted = _deleted(events)
-        later = by_version(events)
+        recorded = self._recorded(events, standing)
+        # Nothing is trained from a version that was not acknowledged.
+        known = acknowledged.keys() | {each["id"] for row in recorded for each in row["parents"]}
         rows, left_out = [], []
+        for row in recorded:
+            if only is not None and row["run"] != only:
+                continue
+            why = None if row["id"] in known else self._unfinished(row)
+            if why is None:
+                rows.append(row)
+            else:
+                left_out.append((row["id"], why))
+                self._layout.history.reserve(row["run"])
+        return rows, left_out
+
+    def _recorded(self, events: list[tuple[str, Mapping[str, Any]]], standing: set[str]) -> list[Row]:
+        """Return what records and events tell of all versions that were not deleted."""
+        deleted = _deleted(events) - standing
+        later = by_version(events)
+        found = []
         for identity, record in self._layout.versions.all(self._problems, patient=False):
             if identity in deleted:
                 continue
@@ -154,19 +207,14 @@ class Rebuilder:
                 row = row_of(identity, record)
                 check_name(row["run"], "run")
                 for event_id, event in later.get(identity, ()):
-                    apply_event(row, event_id, event)
+                    undone = event["event"] == "prune" and event["what"] == "weights" and identity in standing
+                    if not undone:
+                        apply_event(row, event_id, event)
             except MVCError as error:
                 self._problems.append(f"versions/{identity}: {error}")
                 continue
-            if only is not None and row["run"] != only:
-                continue
-            why = None if identity in acknowledged else self._unfinished(row)
-            if why is None:
-                rows.append(row)
-            else:
-                left_out.append((identity, why))
-                self._layout.history.reserve(row["run"])
-        return rows, left_out
+            found.append(row)
+        return found
 
     def _unfinished(self, row: Row) -> str | None:
         """Tell why a record that no history names is not adopted: a crash may have left it."""
@@ -196,7 +244,10 @@ class Rebuilder:
                 lost, why = ["?"], str(error)
             if lost:
                 self._problems.append(f"{why}; it was kept as {path.name}{_KEPT}")
-                files.rename(path, path.with_name(f"{path.name}{_KEPT}"))
+                self._keep(path)
+
+    def _keep(self, path: Path) -> None:
+        files.keep_beside(path, path.with_name(f"{path.name}{_KEPT}"), self._layout.staging)
 
     def rebuild_aliases(self, events: list[tuple[str, Mapping[str, Any]]] | None = None) -> None:
         """Make the aliases again. Hold the store's lock.
@@ -206,13 +257,21 @@ class Rebuilder:
         """
         path = self._layout.aliases_path
         table = AliasTable(path, self._layout.staging)
+        before: dict[str, str] = {}
         try:
             table.log()
+            before = table.current()
         except CorruptHistory as error:
             self._problems.append(f"{error}; it was kept as {path.name}{_KEPT}")
-            files.rename(path, path.with_name(f"{path.name}{_KEPT}"))
+            self._keep(path)
         told = self._events() if events is None else events
         table.replace([(identity, event) for identity, event in told if event["event"] == "alias"])
+        for name, identity in table.current().items():
+            if before.get(name, identity) != identity:
+                self._problems.append(
+                    f"the alias {name} points to {identity[:12]}, as its last event says, and no longer to "
+                    f"{before[name][:12]}; `mvc alias-log {name}` tells who moved it"
+                )
 
 
 def _deleted(events: Iterable[tuple[str, Mapping[str, Any]]]) -> set[str]:

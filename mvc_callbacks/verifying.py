@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -123,11 +124,14 @@ class Verifier:
             if not (self._problems or self._bad) or self._layout.shared().epoch == epoch:
                 break
         for file, (kind, text) in self._bad.items():
-            self._blame(kind, file, f"{text}{self._set_aside(file) if full and kind == 'damaged' else ''}")
+            done = self._set_aside(file) if full and kind == "damaged" else ""
+            if done is not None:
+                self._blame(kind, file, f"{text}{done}")
         problems = sorted(self._problems, key=lambda each: (each.kind, each.what, each.text))
         return Report(tuple(problems), rows, len(self._users), read, full)
 
     def _look(self, full: bool, progress: Callable[[int, int], None] | None) -> tuple[int, int]:
+        recorded = self._recorded()  # before the rows: a version that is added meanwhile is not lost
         rows = self._rows()
         ids = {row["id"] for row in rows}
         broken: list[str] = []
@@ -139,6 +143,7 @@ class Verifier:
         }
         for row in rows:
             self._check_row(row, known, later.get(row["id"], []))
+        self._check_recorded(recorded - known, rows)
         self._check_aliases(ids, {identity: event for identity, event in events if event["event"] == "alias"})
         read = 0
         check = self._check_bytes if full else self._check_presence
@@ -167,6 +172,29 @@ class Verifier:
                 self._problems.append(Problem("history", f"history/{row['run']}", text, (row["id"],)))
             seen.add(row["id"])
         return sorted(rows, key=order_of)
+
+    def _recorded(self) -> set[str]:
+        try:
+            return set(self._layout.versions.ids())
+        except (MVCError, OSError) as error:
+            self._problems.append(Problem("record", "versions", str(error)))
+            return set()
+
+    def _check_recorded(self, unlisted: set[str], rows: list[Row]) -> None:
+        """Report versions that the history has lost.
+
+        A crash leaves a record without a row, too; but nothing was trained from a version that was not
+        acknowledged.
+        """
+        told: dict[str, Row] = {}
+        for identity in unlisted:
+            with suppress(MVCError, OSError):  # one that cannot be believed tells nothing
+                told[identity] = row_of(identity, self._layout.versions.read(identity))
+        parents = {each["id"] for row in (*rows, *told.values()) for each in row["parents"]}
+        for identity in sorted(parents & told.keys()):
+            lost = told[identity]
+            text = f"{lost['run']}/{lost['number']} is not in the history although it was; run `mvc rebuild`"
+            self._problems.append(Problem("history", f"history/{lost['run']}", text, (identity,)))
 
     def _check_row(self, row: Row, known: set[str], events: list[tuple[str, Mapping[str, Any]]]) -> None:
         identity = row["id"]
@@ -244,19 +272,25 @@ class Verifier:
         return 0
 
     def _check_bytes(self, file: File) -> int:
+        size, bad = self._read(file)
+        if bad is not None:
+            self._bad[file] = bad
+        return size
+
+    def _read(self, file: File) -> tuple[int, tuple[str, str] | None]:
+        """Return the bytes of an object, and what is wrong with it."""
         digest, suffix = file
         try:
             data = self._layout.objects.read(digest, suffix)
             if suffix == ".safetensors":
                 self._check_tensors(digest, data)
-            return len(data)
+            return len(data), None
         except MissingObject:
-            self._bad[file] = ("missing", "is missing")
+            return 0, ("missing", "is missing")
         except CorruptObject:
-            self._bad[file] = ("damaged", "is damaged")
+            return 0, ("damaged", "is damaged")
         except (MVCError, OSError) as error:
-            self._bad[file] = ("unreadable", f"cannot be read ({error})")
-        return 0
+            return 0, ("unreadable", f"cannot be read ({error})")
 
     def _check_tensors(self, digest: str, data: memoryview) -> None:
         """Hash the tensors of a pack: its name says what was written, not that the keys in it are true."""
@@ -268,12 +302,18 @@ class Verifier:
             if tensor_at(data, place, *form, what=what).digest() != key:
                 raise CorruptObject(f"{what} has a tensor that is not what its key says")
 
-    def _set_aside(self, file: File) -> str:
-        """Move a damaged object out of the way, where this may be done; tell what was done."""
+    def _set_aside(self, file: File) -> str | None:
+        """Move a damaged object out of the way, where this may be done.
+
+        Returns:
+            What was done; None where a save has healed it since it was read.
+        """
         name = f"{file[0]}{file[1]}.damaged"
         try:
             self._layout.make_staging()
             with self._layout.lock("moving a damaged object aside"):
+                if self._read(file)[1] is None:
+                    return None
                 self._layout.new_epoch()  # a save that goes on may rely on it
                 self._layout.objects.set_aside(*file, name)
         except (MVCError, OSError) as error:

@@ -27,7 +27,7 @@ TORTURE = bool(os.environ.get("MVC_TORTURE"))
 SHARE = float(os.environ.get("MVC_TORTURE") or 1)
 """How much of the counts of a torture run is done: MVC_TORTURE=0.1 does a tenth."""
 
-CHANGING = frozenset({"fsync", "mkdir", "open for writing", "replace", "rmdir", "unlink", "write"})
+CHANGING = frozenset({"fsync", "link", "mkdir", "open for writing", "replace", "rmdir", "unlink", "write"})
 READING = frozenset({"fstat", "listdir", "lstat", "open", "read", "scandir"})
 _HOOKED = (CHANGING | READING) - {"open for writing"}
 
