@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
 from typing import Any, Literal
 
+from mvc_callbacks import render_values
 from mvc_callbacks.data_change import DataChange
 from mvc_callbacks.errors import DataChanged, MVCError, MVCWarning
 from mvc_callbacks.recorder import Recorder
@@ -96,8 +96,9 @@ def promise(
     if version is not None:
         then = version.details.record.get("hyperparameters", {})
         differ = changed(
-            {"the hyperparameters": _without(then, free)},
-            {"the hyperparameters": _without(recorder.hyperparameters, free)},
+            {"the hyperparameters": _laid_out(then, free)},
+            {"the hyperparameters": _laid_out(recorder.hyperparameters, free)},
+            tell=render_values.told,
         )
     whole = Guarantee.of([*guarantee.reasons, *differ, *data.changed, *data.unknown])
     recorder.run_facts = {**recorder.run_facts, "resume": whole.to_dict()}
@@ -109,7 +110,10 @@ def promise(
     return whole
 
 
-def _without(value: Any, names: tuple[str, ...]) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without(each, names) for key, each in value.items() if key not in names}
-    return value
+def _laid_out(told: Any, free: tuple[str, ...]) -> dict[str, Any]:
+    # How they are kept (the module's class, the name of an argument) is in the record too, and counts.
+    return {
+        name: value
+        for name, value in render_values.hyperparameters(told).items()
+        if not set(name.split(".")) & set(free)
+    }

@@ -101,7 +101,7 @@ def test_a_guarantee_tells_what_differs() -> None:
         {"the seed": 1, "the loader": {"workers": 2}}, {"the seed": 1, "the loader": {"workers": 0}}
     )
     assert str(Guarantee.of([*reasons, *reasons])) == (
-        "approximate: the loader differs (workers was 2 and is 0)"
+        "approximate: the loader changed (workers was 2 and is 0)"
     )
     assert str(Guarantee()) == "exact"
 
@@ -177,6 +177,16 @@ def test_other_data_stop_a_resume_where_that_is_asked_for(store: VersionStore, f
     change(files)
     with pytest.raises(DataChanged, match=r"6\.txt"):
         fit(store, files, 3, ckpt_path="last", on_data_change="error")
+
+
+def test_other_hyperparameters_are_told_by_their_names(store: VersionStore, files: Path) -> None:
+    given = {"lr": 0.1, "folder": Path("a"), "api_key": "sk-1", "same": [1]}
+    fit(store, files, 1, hyperparameters=given)
+    with pytest.warns(MVCWarning, match="goes on"):
+        fit(store, files, 2, ckpt_path="last", hyperparameters={**given, "lr": 0.2, "folder": Path("b")})
+    assert resume_of(store)["reasons"] == [
+        "the hyperparameters changed (lr was 0.1 and is 0.2, folder was a and is b)"
+    ]
 
 
 def test_data_that_are_not_compared_are_not_promised(store: VersionStore, files: Path) -> None:
