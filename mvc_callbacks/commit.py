@@ -6,7 +6,7 @@ import getpass
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
@@ -257,6 +257,8 @@ class Run:
         parents = facts.parents
         if parents is None:
             parents = (Parent(self.chain[-1], "run"),) if self.chain else ()
+        # Known by its full id, a version of another store may be a parent: a base that everybody shares.
+        parents = tuple(replace(each, elsewhere=not layout.versions.has(each.id)) for each in parents)
         flags = list(
             dict.fromkeys([*facts.flags, *self._marks(nonfinite, weights, facts.step, snapshot.weights_of)])
         )

@@ -56,7 +56,7 @@ _FINGERPRINT: Mapping[str, tuple[type, ...]] = {
 }
 _UNTOLD = {"files": 0, "bytes": 0, "how": "", "scheme": "", "problems": []}
 _NESTED: Mapping[str, Mapping[str, tuple[type, ...]]] = {
-    "parents": {"id": (str,), "how": (str,), "shared": _TEXT_OR_NONE},
+    "parents": {"id": (str,), "how": (str,), "shared": _TEXT_OR_NONE, "elsewhere": (bool, type(None))},
     "weights": {"digest": (str,), "tensors": (int,), "bytes": (int,), "stored_bytes": (int,)}
     | {"of": (str,), "nonfinite": (bool,), "additions": _TEXT_OR_NONE},
     "state": {"tree": (str,), "digest": (str,), "tensors": (int,), "bytes": (int,), "untold": (list,)},

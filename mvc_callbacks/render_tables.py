@@ -24,7 +24,7 @@ from mvc_callbacks.render import (
     size,
     width_of,
 )
-from mvc_callbacks.versions import Version
+from mvc_callbacks.versions import Parent, Version
 
 __all__ = [
     "Log",
@@ -295,9 +295,7 @@ def notes_of(version: Version, log: Log) -> list[Cell]:
     names = log.aliases.get(version.id, ())
     if names:
         notes.append(Cell(f"[{', '.join(clean(name, 64) for name in names)}]", "bold"))
-    elsewhere = [
-        _origin(parent.id, log) for parent in version.parents if _is_elsewhere(version, parent.id, log)
-    ]
+    elsewhere = [_origin(parent, log) for parent in version.parents if _is_elsewhere(version, parent.id, log)]
     if elsewhere:
         notes.append(Cell(f"<- {', '.join(elsewhere)}"))
     parent = version.parent
@@ -335,6 +333,8 @@ def _is_elsewhere(version: Version, parent: str, log: Log) -> bool:
     return not any(each.id == parent and each.how == "run" for each in version.parents)
 
 
-def _origin(parent: str, log: Log) -> str:
-    known = log.parents.get(parent)
-    return f"{short(parent)} (not here)" if known is None else f"{clean(known.run, 64)}/{known.number}"
+def _origin(parent: Parent, log: Log) -> str:
+    known = log.parents.get(parent.id)
+    if known is None:
+        return f"{short(parent.id)} ({'of another store' if parent.elsewhere else 'not here'})"
+    return f"{clean(known.run, 64)}/{known.number}"

@@ -122,7 +122,8 @@ def _head(page: Page, now: datetime, paint: Paint) -> Iterator[str]:
         yield f"  {'aliases':<9}{paint(', '.join(clean(each, 64) for each in page.aliases), 'bold')}"
     for place_of, parent in enumerate(version.parents):
         known = page.parents.get(parent.id)
-        where = "(not in this store)" if known is None else f"{clean(known.run, 64)}/{known.number}"
+        lost = "(of another store)" if parent.elsewhere else "(not in this store)"
+        where = lost if known is None else f"{clean(known.run, 64)}/{known.number}"
         how = HOW.get(parent.how, clean(parent.how, 40))
         shared = f", {clean(parent.shared, 40)} tensors shared" if parent.shared else ""
         head = ("parents" if len(version.parents) > 1 else "parent") if place_of == 0 else ""

@@ -211,6 +211,8 @@ class Verifier:
             )
             self._problems.append(Problem("history", f"history/{row['run']}", text, (identity,)))
         for parent in told["parents"]:
+            if parent.get("elsewhere"):
+                continue  # it never was in this store
             if parent["id"] not in known and not self._layout.versions.has(parent["id"]):
                 text = f"the parent {parent['id'][:12]} of {row['run']}/{row['number']} is not in the store"
                 self._problems.append(Problem("lineage", f"versions/{identity}", text, (identity,)))

@@ -91,15 +91,18 @@ class Parent:
         id: The parent's full id.
         how: ``run`` (the run's version before), ``resume``, ``restore``, ``content`` or ``declared``.
         shared: ``n/m`` tensors in common, where it was found by content or loaded in part.
+        elsewhere: Whether it was not in this store when the version was saved: it is one of another store.
     """
 
     id: str
     how: str
     shared: str | None = None
+    elsewhere: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Tell the parent as plain JSON values."""
-        return asdict(self)
+        """Tell the parent as plain JSON values; ``elsewhere`` only where it is true."""
+        told: dict[str, Any] = {"id": self.id, "how": self.how, "shared": self.shared}
+        return {**told, "elsewhere": True} if self.elsewhere else told
 
 
 @dataclass(frozen=True, slots=True)

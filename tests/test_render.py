@@ -258,9 +258,11 @@ def test_a_log_tells_where_a_run_began_and_that_its_data_changed() -> None:
     other = {"train": Fingerprint("2" * 64, "files")}
     began = version(2, run="finetune", number=1, parents=(Parent(first.id, "resume"),), data=other)
     lost = version(3, run="lost", number=1, parents=(Parent("9" * 64, "restore"),))
-    lines = log_lines(log_of(first, began, lost), now=NOW)
-    assert lines[1].endswith("<- 999999999999 (not here)")
-    assert lines[2].endswith("<- baseline/1  data changed: train")
+    based = version(4, run="based", number=1, parents=(Parent("8" * 64, "restore", elsewhere=True),))
+    lines = log_lines(log_of(first, began, lost, based), now=NOW)
+    assert lines[1].endswith("<- 888888888888 (of another store)")
+    assert lines[2].endswith("<- 999999999999 (not here)")
+    assert lines[3].endswith("<- baseline/1  data changed: train")
 
 
 def test_a_log_fits_metrics_into_the_terminal_but_keeps_those_that_were_asked_for() -> None:

@@ -14,9 +14,10 @@ import pytest
 import torch
 from small_models import Small, trainer_of
 
-from mvc_callbacks import VersionStore
+from mvc_callbacks import VersionStore, restore_version
 from mvc_callbacks.errors import MVCError, MVCWarning, PrunedVersion, UnknownRef
 from mvc_callbacks.lightning import VersionCheckpoint
+from mvc_callbacks.versions import Parent
 
 
 def fitted(store: VersionStore, **options: Any) -> tuple[VersionCheckpoint, Any, Small]:
@@ -252,6 +253,24 @@ def test_a_model_that_was_restored_knows_its_version(store: VersionStore) -> Non
     [parent] = store.get("tuned/1").parents
     assert (parent.id, parent.how, parent.shared) == (store.get("baseline/2").id, "restore", "1/2")
     assert lineage.origin(model) is None
+
+
+def test_a_base_of_another_store_is_a_parent_and_no_damage(store: VersionStore, tmp_path: Path) -> None:
+    fitted(store)
+    mine = VersionStore(tmp_path / "mine")
+    model = restore_version("baseline/2", Small, store=store)
+    callback = VersionCheckpoint(mine.path, run="tuned")
+    trainer_of(callback, max_epochs=2).fit(model)
+    first, second = mine.versions()
+    assert first.parents == (Parent(store.get("baseline/2").id, "restore", elsewhere=True),)
+    assert second.parents == (Parent(first.id, "run"),)
+    assert mine.verify(full=True).ok
+    mine.rebuild()
+    assert [each.parents for each in mine.versions()] == [first.parents, second.parents]
+    trainer_of(VersionCheckpoint(store.path, run="tuned"), max_epochs=1).fit(
+        restore_version("baseline/2", Small, store=store)
+    )
+    assert store.get("tuned/1").parents == (Parent(store.get("baseline/2").id, "restore"),)
 
 
 def test_the_file_system_is_read_only_and_lists_nothing(store: VersionStore) -> None:
