@@ -18,6 +18,7 @@ from mvc_callbacks.errors import (
     SaveFailed,
 )
 from mvc_callbacks.keras_averages import Averages
+from mvc_callbacks.keras_boards import Boards
 from mvc_callbacks.keras_data import fit_plans
 from mvc_callbacks.keras_facts import architecture, hyperparameters_of
 from mvc_callbacks.keras_staging import Buffers
@@ -63,6 +64,7 @@ class Session:
         self.best: tuple[float, str] | None = None  # its value and <run>/<number>
         self._arguments = arguments
         self._averages = Averages(model, arguments)
+        self._board = Boards(arguments)
         self._moment: _Moment | None = None
         self._number = 0
         self._error: BaseException | None = None
@@ -89,6 +91,7 @@ class Session:
         )
         plans = fit_plans(self.callback.data, self._arguments)
         self.recorder.begin(module_class=type(model), plans=plans)
+        self.recorder.note_loggers(self._board.told())
         known = lineage.origin(model)
         lineage.forget(model)  # from here on, training makes it something else
         if resumed is not None:
@@ -198,7 +201,7 @@ class Session:
     def _take(self, model: Any, moment: _Moment, epoch: int, batch: int | None, logs: Any) -> None:
         if not self._told_model:
             self._told_model = True
-            self.recorder.run_facts = {"architecture": architecture(model)}
+            self.recorder.run_facts = {**self.recorder.run_facts, "architecture": architecture(model)}
             self._warn_of_state_outside(model)
         metrics = scalars_of(logs) or self._logs
         monitor = self._monitor(metrics)
@@ -302,6 +305,8 @@ class Session:
         if error is None:
             self.callback._last_ref = name
             self.callback._best_ref = self.best[1] if self.best is not None else None
+            if self.recorder.last is not None:
+                self._board.tell(self.recorder.last)
             return
         for each, value in moment.before.items():
             setattr(self.callback, each, value)

@@ -1,4 +1,4 @@
-"""What resuming needs of Lightning's loops and Lightning does not offer in public: all of it, and only here.
+"""What is needed of Lightning's loops and Lightning does not offer in public: all of it, and only here.
 
 There is no public moment between the making of a loader and the making of its iterator, which draws the seeds
 of an epoch, and no public way to make that iterator again.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["NEEDED", "Listener", "Loops", "missing"]
+__all__ = ["NEEDED", "Listener", "Loops", "logged_step", "missing"]
 
 NEEDED = {
     "fit_loop": (
@@ -55,6 +55,20 @@ def missing(trainer: Any) -> list[str]:
     epoch = getattr(fit, "epoch_loop", None)
     told = [f"fit_loop.{name}" for name in NEEDED["fit_loop"] if not hasattr(fit, name)]
     return told + [f"epoch_loop.{name}" for name in NEEDED["epoch_loop"] if not hasattr(epoch, name)]
+
+
+def logged_step(trainer: Any, *, in_step: bool) -> int:
+    """Return the step that the metrics of now are logged at: Lightning counts batches that stepped, from 0.
+
+    Args:
+        trainer: The Trainer. Where it does not tell, its optimizer steps are taken.
+        in_step: Whether the last batch is not counted yet: in its own hooks, and in a validation.
+    """
+    epoch = getattr(trainer.fit_loop, "epoch_loop", None)
+    stepped = getattr(epoch, "_batches_that_stepped", None)
+    if stepped is None:
+        return max(int(trainer.global_step) - 1, 0)
+    return max(int(stepped) - (not in_step), 0)
 
 
 class Loops:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from mvc_callbacks import hyperparameters, lightning_policy, lineage, torch_state, urls
+from mvc_callbacks import hyperparameters, lightning_policy, lineage, logger_runs, torch_state, urls
 from mvc_callbacks.continuation import compare_data, promise, refuse_change
 from mvc_callbacks.data_change import DataChange
 from mvc_callbacks.errors import MVCError, SaveFailed, UnknownRef
@@ -16,6 +16,7 @@ from mvc_callbacks.interrupts import Deferral
 from mvc_callbacks.lightning_data import fit_plans
 from mvc_callbacks.lightning_guard import check_resume, planned_versions
 from mvc_callbacks.lightning_io import checkpoint_of, locate
+from mvc_callbacks.lightning_loggers import LoggedVersions
 from mvc_callbacks.lightning_moments import Moment as Hook
 from mvc_callbacks.lightning_moments import Waiting
 from mvc_callbacks.lightning_policy import Ledger, Moment
@@ -57,8 +58,10 @@ class Session:
         self.resuming = Resuming.of(trainer) if stage == "fit" else None
         self.waiting = Waiting(trainer, callback._postponed)
         self.deferral = Deferral()
+        self._logged = LoggedVersions(trainer)
         self._data = DataChange()
         self._hooks = 0
+        self._in_step = False  # in a hook of a batch or a validation, where Lightning has not counted it
         self._alone = trainer.world_size == 1
         self._error: BaseException | None = None
         self._buffers: Any = None
@@ -85,6 +88,7 @@ class Session:
 
     def due(self, save: Callable[[], None], hook: Hook) -> list[Callable[[], None]]:
         """Return what ModelCheckpoint is to do now: that of this hook, that of earlier ones, or nothing."""
+        self._in_step = hook in ("batch", "validation")
         return self.waiting.due(save, hook) if self.fitting else [save]
 
     def validating(self, goes_on: bool) -> None:
@@ -147,6 +151,7 @@ class Session:
         assert self.recorder is not None
         self.recorder.hyperparameters = self._hyperparameters(module)
         self.recorder.begin(module_class=type(module), plans=fit_plans(self.callback.data, self.trainer))
+        self.recorder.note_loggers({**logger_runs.told(self.trainer.loggers), **logger_runs.active_runs()})
         if self.resumed is not None:
             self.recorder.resume(self.resumed)
         elif self.loaded is not None:
@@ -188,6 +193,7 @@ class Session:
     def enter(self) -> None:
         """Begin a hook: what went wrong since the last one is dealt with first."""
         self._hooks += 1
+        self._in_step = False
         self.settle(wait=False)
 
     @contextmanager
@@ -290,6 +296,7 @@ class Session:
             best=self._best_number(),
             more={"lightning": str(checkpoint.get("pytorch-lightning_version", ""))},
         )
+        self._logged.note(moment.number, in_step=self._in_step)
         recorder.save(snapshot, facts)
 
     def _best_number(self) -> int | None:
@@ -367,6 +374,8 @@ class Session:
         moment.settled = True
         if not failed:
             self.callback._last_url = moment.url
+            if self.recorder is not None and self.recorder.last is not None:
+                self._logged.tell(self.recorder.last)
             return
         lightning_policy.put_back(self.callback, moment.before)
         self._report(moment, error)
@@ -394,3 +403,4 @@ class Session:
         """Wait until everything is on disk."""
         if self.recorder is not None:
             self.recorder.finish(wait_for_data=wait_for_data)
+            self._logged.save()

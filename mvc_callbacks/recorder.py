@@ -109,6 +109,11 @@ class Recorder:
         self._provenance = SideWork(find_out, name="mvc-provenance")
         self._data.begin(plans)
 
+    def note_loggers(self, told: Mapping[str, Mapping[str, str]]) -> None:
+        """Note the runs of other trackers that this fit is logged to."""
+        if told:
+            self.run_facts = {**self.run_facts, "loggers": {name: dict(each) for name, each in told.items()}}
+
     def find_parent(self, snapshot: Snapshot) -> None:
         """Look, in the background, for the version that a fit's first weights came from."""
 
