@@ -87,6 +87,13 @@ def keras(session: nox.Session) -> None:
 
 
 @nox.session
+def loggers(session: nox.Session) -> None:
+    """Run the tests of loggers with W&B (offline) and MLflow (in files) too."""
+    install(session, ".[test]", "mlflow-skinny", "wandb")
+    pytest(session, "tests/lightning/test_loggers.py")
+
+
+@nox.session
 def jax(session: nox.Session) -> None:
     """Look whether Keras on JAX works: fits, restoring and resuming."""
     install(session, ".[keras]", "hypothesis", "jax", "pytest", "pytest-xdist")
