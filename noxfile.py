@@ -176,7 +176,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check the types of the package, strictly."""
-    install(session, ".[lightning,pytorch_lightning]", "mypy", "numpy")
+    install(session, ".[lightning,pytorch_lightning]", "matplotlib", "mypy", "numpy")
     session.run("mypy", *session.posargs)
 
 

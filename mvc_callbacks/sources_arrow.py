@@ -138,7 +138,7 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
 
 def _table_digest(table: Any, check: Callable[[], None]) -> bytes:
     """Return the digest of a table's rows, however they are chunked: of its Arrow stream, 8192 rows each."""
-    import pyarrow  # type: ignore[import-untyped,unused-ignore]
+    import pyarrow
 
     table = table.replace_schema_metadata(None)  # it holds places and times
     sink = _Sink()
