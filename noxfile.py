@@ -109,7 +109,7 @@ def torture(session: nox.Session) -> None:
     told = Path(tempfile.mkdtemp(prefix="mvc-torture-")) / "figures"
     told.touch()
     began = time.monotonic()
-    names = ("faults", "power", "crowds", "interleavings", "flips", "mutations", "model", "large")
+    names = ("faults", "power", "crowds", "interleavings", "flips", "mutations", "model", "losses", "large")
     session.run(
         "pytest",
         "-n",

@@ -64,6 +64,7 @@ def note(session: Session, ref: str, text: str) -> None:
 @click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the newest N of each run.")
 @click.option("--keep-best", type=click.IntRange(min=0), metavar="N", help="Keep the best N of each run.")
 @click.option("--keep-every", type=click.IntRange(min=1), metavar="N", help="Keep RUN/N, RUN/2N, ...")
+@click.option("--keep-alias", multiple=True, metavar="NAME", help="Keep what the alias NAME ever pointed to.")
 @click.option("--older-than", metavar="TIME", help="Only what was made before: 2025-11-24, or 30d, 8w ago.")
 @click.option("--run", metavar="LABEL", help="Only versions of this run.")
 @click.option(
@@ -84,6 +85,7 @@ def prune(
     keep_last: int | None,
     keep_best: int | None,
     keep_every: int | None,
+    keep_alias: tuple[str, ...],
     older_than: str | None,
     run: str | None,
     what: Literal["weights", "state"],
@@ -95,18 +97,16 @@ def prune(
     Prunes the REFs, or what no --keep rule keeps. The records stay: a pruned version still tells what it was.
     A version that an alias points to is never pruned.
     """
-    rules = [each for each in (keep_last, keep_best, keep_every, older_than) if each is not None]
+    numbers = (keep_last, keep_best, keep_every)
+    rules = bool(keep_alias or older_than) or any(each is not None for each in numbers)
     if refs and (rules or run is not None):
         raise click.UsageError("give REFs, or rules (--keep-..., --older-than, --run), not both")
     if not refs and not rules:
         raise click.UsageError(
-            "say what to prune: REFs, --keep-last N, --keep-best N, --keep-every N or --older-than 30d; "
-            "--dry-run shows what would go"
+            "say what to prune: REFs, --keep-last N, --keep-best N, --keep-every N, --keep-alias NAME or "
+            "--older-than 30d; --dry-run shows what would go"
         )
-    from datetime import datetime, timezone
-
     from mvc_callbacks.cli_reports import removed
-    from mvc_callbacks.times import point_in_time
     from mvc_callbacks.viewing import versions_of
 
     store = session.store
@@ -115,7 +115,8 @@ def prune(
         keep_last=keep_last,
         keep_best=keep_best,
         keep_every=keep_every,
-        older_than=point_in_time(older_than, datetime.now(timezone.utc)) if older_than else None,
+        keep_alias=keep_alias or None,
+        older_than=older_than,
         run=run,
         what=what,
         dry_run=dry_run,

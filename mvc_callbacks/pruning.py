@@ -17,7 +17,7 @@ from mvc_callbacks.layout import Layout
 from mvc_callbacks.objects import Suffix
 from mvc_callbacks.rows import apply_event
 
-__all__ = ["PruneReport", "Pruner"]
+__all__ = ["PruneReport", "Pruner", "has"]
 
 File = tuple[str, Suffix]
 _A_DAY = 24 * 3600
@@ -101,7 +101,7 @@ class Pruner:
         """
         with nullcontext(True) if dry_run else self._layout.lock("pruning") as works:
             self._refuse_without_lock(works)
-            chosen = {row["id"]: row for row in rows if _has(row, what)}
+            chosen = {row["id"]: row for row in rows if has(row, what)}
             doomed = self._unneeded(self._files(chosen.values()), chosen.keys(), what)
             report = self._report(sorted(chosen), doomed, dry_run)
             if dry_run or not chosen:
@@ -326,7 +326,8 @@ class Pruner:
             self._layout.objects.remove(digest, suffix)
 
 
-def _has(row: Row, what: str) -> bool:
+def has(row: Row, what: str) -> bool:
+    """Tell whether a version still has its weights, or its training state."""
     gone = {each["what"] for each in row["pruned"]}
     return "weights" not in gone and (what == "weights" or ("state" not in gone and row["state"] is not None))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mvc_callbacks.errors import Misconfigured
 from mvc_callbacks.history import Row
@@ -18,6 +18,7 @@ def choose(
     keep_best: int | None,
     keep_every: int | None,
     older_than: str | None,
+    named: Collection[str] | None = None,
 ) -> list[Row]:
     """Return the versions that no rule keeps.
 
@@ -27,6 +28,7 @@ def choose(
         keep_best: Keep the best so many of each run, by what the run watched.
         keep_every: Keep versions whose number is a multiple.
         older_than: Choose only what was made before this time (UTC ISO-8601).
+        named: Keep these: ids of versions that an alias has pointed to.
 
     Returns:
         The chosen ones.
@@ -39,10 +41,10 @@ def choose(
         "keep_best": keep_best,
         "keep_every": keep_every,
     }
-    if all(rule is None for rule in rules.values()) and older_than is None:
+    if all(rule is None for rule in rules.values()) and older_than is None and named is None:
         raise Misconfigured(
-            "say what to prune: refs, or a rule such as keep_last=5, keep_best=3, keep_every=10 "
-            "(--keep-last 5)"
+            "say what to prune: refs, or a rule such as keep_last=5, keep_best=3, keep_every=10, "
+            "keep_alias='production', older_than='30d' (--keep-last 5)"
         )
     for name, rule in rules.items():
         if rule is not None and rule < (1 if name == "keep_every" else 0):
@@ -50,7 +52,7 @@ def choose(
     by_run: dict[str, list[Row]] = {}
     for row in rows:
         by_run.setdefault(row["run"], []).append(row)
-    kept: set[str] = set()
+    kept: set[str] = set(named or ())
     for each in by_run.values():
         kept |= {row["id"] for row in (each[-keep_last:] if keep_last else [])}
         kept |= {row["id"] for row in _best(each, keep_best or 0)}

@@ -7,17 +7,19 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 from mvc_callbacks.commit import Run, now, user
-from mvc_callbacks.errors import BadName, Misconfigured, MVCWarning
+from mvc_callbacks.errors import BadName, Misconfigured, MVCWarning, UnknownRef
 from mvc_callbacks.history import Row
-from mvc_callbacks.pruning import Pruner, PruneReport
+from mvc_callbacks.pruning import Pruner, PruneReport, has
 from mvc_callbacks.rebuilding import Rebuilder, RebuildReport
 from mvc_callbacks.refs import check_name
 from mvc_callbacks.retention import choose
 from mvc_callbacks.rows import apply_event
 from mvc_callbacks.store_aliases import AliasMover
+from mvc_callbacks.times import point_in_time
 from mvc_callbacks.verifying import Report, Verifier
 from mvc_callbacks.versions import Fingerprint, Version
 
@@ -241,7 +243,8 @@ class VersionStore(AliasMover):
         keep_last: int | None = None,
         keep_best: int | None = None,
         keep_every: int | None = None,
-        older_than: str | None = None,
+        keep_alias: str | Iterable[str] | None = None,
+        older_than: str | datetime | timedelta | None = None,
         run: str | None = None,
         what: Literal["weights", "state"] = "weights",
         dry_run: bool = False,
@@ -249,14 +252,17 @@ class VersionStore(AliasMover):
     ) -> PruneReport:
         """Remove weights or training state of versions; their records stay.
 
-        Versions that an alias points to are never pruned.
+        Versions that an alias points to are never pruned. What was pruned before counts for no rule: the best
+        three are the best of what is there.
 
         Args:
             refs: Versions to prune, and no others; without them the rules choose.
             keep_last: Keep the newest so many of each run.
             keep_best: Keep the best so many of each run.
             keep_every: Keep versions whose number in the run is a multiple.
-            older_than: Choose only what was made before this time (UTC ISO-8601).
+            keep_alias: Keep also what this alias, or these, pointed to before: what it can be rolled back to.
+            older_than: Choose only what was made before: a time, an age, or a text as ``30d`` or
+                ``2025-11-24`` (UTC).
             run: Choose in this run only.
             what: ``weights`` (and the state with them), or only the training ``state``.
             dry_run: Tell only.
@@ -266,7 +272,8 @@ class VersionStore(AliasMover):
             What was removed.
 
         Raises:
-            Misconfigured: If there is neither a ref nor a rule.
+            Misconfigured: If there is neither a ref nor a rule, or a rule makes no sense.
+            UnknownRef: If a ref, run or alias is not there.
             MVCError: If a history, record or manifest cannot be read.
         """
         self._layout.check()
@@ -277,14 +284,27 @@ class VersionStore(AliasMover):
             "keep_last": keep_last,
             "keep_best": keep_best,
             "keep_every": keep_every,
-            "older_than": older_than,
+            "older_than": None
+            if older_than is None
+            else point_in_time(older_than, datetime.now(timezone.utc)),
         }
+        aliases = (
+            None if keep_alias is None else [keep_alias] if isinstance(keep_alias, str) else [*keep_alias]
+        )
         if refs:
             policy = policy or "prune by name"
         else:
-            policy = policy or " ".join(f"{name}={rule}" for name, rule in rules.items() if rule is not None)
+            said = {**rules, "keep_alias": ",".join(aliases) if aliases else None}
+            policy = policy or " ".join(f"{name}={rule}" for name, rule in said.items() if rule is not None)
+
+        def chosen() -> list[Row]:
+            if refs:
+                return [self._finder().find(ref) for ref in refs]
+            there = [row for row in self._rows(run) if has(row, what)]
+            return choose(there, **rules, named=None if aliases is None else self._ever_named(aliases))
+
         report = self._prune_rows(
-            lambda: [self._finder().find(ref) for ref in refs] if refs else choose(self._rows(run), **rules),
+            chosen,
             what=what,
             policy=policy,
             dry_run=dry_run,
@@ -294,6 +314,16 @@ class VersionStore(AliasMover):
         swept = self._pruner.sweep()
         freed = report.freed_bytes + swept.freed_bytes
         return replace(report, objects=report.objects + swept.objects, freed_bytes=freed)
+
+    def _ever_named(self, aliases: list[str]) -> set[str]:
+        """Return the ids of what aliases point to, or have pointed to."""
+        found: set[str] = set()
+        for name in aliases:
+            moves = self._aliases().log(name)
+            if not moves:
+                raise UnknownRef(f"there is no alias {name!r}; `mvc aliases` lists them")
+            found |= {move.id for move in moves if move.id is not None}
+        return found
 
     def prune_ids(self, ids: Iterable[str], *, what: Literal["weights", "state"], policy: str) -> PruneReport:
         """Remove weights or state of versions given by full id; the way of policies in callbacks."""

@@ -393,6 +393,14 @@ def test_prune_keeps_every_nth_and_what_is_young(store: VersionStore) -> None:
     assert "is no time" in refused(store, "prune", "--older-than", "old")
 
 
+def test_prune_keeps_what_an_alias_pointed_to(store: VersionStore) -> None:
+    call(store, "promote", "baseline/1", "production")
+    call(store, "promote", "baseline/2", "production")
+    report = told(store, "prune", "--keep-alias", "production", "--run", "baseline", "--dry-run")
+    assert {store.get(each).number for each in report["versions"]} == {3}
+    assert "no alias 'prod'" in refused(store, "prune", "--keep-alias", "prod")
+
+
 def test_prune_of_named_versions_may_take_the_state_only(store: VersionStore) -> None:
     report = told(store, "prune", "baseline/1", "baseline/2", "--what", "state", "-m", "too large")
     assert len(report["versions"]) == 2

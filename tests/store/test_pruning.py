@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -583,3 +584,44 @@ def test_pruning_errors_are_the_packages_own(store: VersionStore) -> None:
         store.prune("nothing")
     with pytest.raises(MVCError):
         store.prune_ids(["f" * 64], what="weights", policy="x")
+
+
+# --- rules ---
+
+
+def test_an_alias_keeps_what_it_pointed_to_before(store: VersionStore) -> None:
+    commit(store, "base", 5)
+    for ref in ("base/2", "base/4"):
+        store.promote(ref, "production")
+    store.promote("base/1", "staging")
+    plan = store.prune(keep_alias="production", dry_run=True)
+    assert {store.get(each).number for each in plan.versions} == {3, 5}
+    assert [why for _, why in plan.kept] == ["the alias staging points to it"]
+    store.prune(keep_alias=["production", "staging"])
+    assert [each.number for each in store.versions() if each.has_weights] == [1, 2, 4]
+    assert store.get("base/5").pruned[0].policy == "keep_alias=production,staging"
+    assert store.rollback("production").number == 2
+    with pytest.raises(UnknownRef, match="no alias 'prodution'"):
+        store.prune(keep_alias="prodution")
+
+
+def test_a_time_may_be_told_in_any_way(store: VersionStore) -> None:
+    commit(store, "base", 2)
+    week = timedelta(days=7)
+    for given in ("7d", "yesterday", week, datetime.now(timezone.utc) - week, "2001-01-01"):
+        assert store.prune(older_than=given, dry_run=True).versions == ()
+    later = datetime.now(timezone(timedelta(hours=5))) + week
+    assert len(store.prune(older_than=later, dry_run=True).versions) == 2
+    for wrong in ("soon", timedelta(days=999_999_999)):
+        with pytest.raises(Misconfigured):
+            store.prune(older_than=wrong)
+
+
+def test_what_was_pruned_before_counts_for_no_rule(store: VersionStore) -> None:
+    commit(store, "base", 5)  # the last one is the best
+    store.prune("base/5", "base/4")
+    store.prune(keep_best=1)
+    assert [each.number for each in store.versions() if each.has_weights] == [3]
+    assert store.prune(keep_best=1, keep_last=1).versions == ()
+    store.prune(keep_last=1, what="state")
+    assert store.get("base/3").has_training_state
