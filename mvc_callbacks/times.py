@@ -18,7 +18,7 @@ def point_in_time(given: str | datetime | timedelta, now: datetime) -> str:
 
     Args:
         given: A time, an age, or a text: ``2025-11-24``, ``2025-11-24T08:30``, ``yesterday``, ``today``, or
-            an age as ``45min``, ``6h``, ``3d``, ``2w``. Without a zone it is UTC, as all times that are shown.
+            an age as ``45min``, ``6h``, ``3d``, ``2w``. Without a zone it is UTC, as is all that is shown.
         now: The time that ages are counted from.
 
     Raises:
