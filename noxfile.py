@@ -102,6 +102,20 @@ def jax(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Open reports in a headless Chromium, and click; Chromium itself has to be there."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = os.environ.get("MVC_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        session.error(
+            "there is no Chromium. Debian: apt-get install chromium; Fedora: dnf install chromium; "
+            "macOS: brew install --cask chromium. Or name one: MVC_CHROMIUM=/path/of/chrome nox -s browser"
+        )
+    install(session, ".", "axe-playwright-python", "hypothesis", "playwright", "pytest")
+    session.run("pytest", "tests/browser", *session.posargs, env={**ONE_THREAD, "MVC_CHROMIUM": program})
+
+
+@nox.session
 def torture(session: nox.Session) -> None:
     """Break the store in every way, for about an hour; `-- 0.1` does a tenth. Writes docs/reliability.md."""
     install(session, ".[test]")

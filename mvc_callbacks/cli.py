@@ -238,7 +238,7 @@ def verify(context: click.Context, full: bool) -> None:
 
 
 for _command in (
-    *(cli_files.export, cli_files.import_, cli_files.identify),
+    *(cli_files.report, cli_files.export, cli_files.import_, cli_files.identify),
     *(cli_changes.promote, cli_changes.rollback, cli_changes.note),
     *(cli_changes.prune, cli_changes.delete, cli_changes.rebuild),
 ):

@@ -1,4 +1,4 @@
-"""The commands of ``mvc`` that take weights out of a store, and into it."""
+"""The commands of ``mvc`` that write files out of a store, and take them into it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mvc_callbacks.tensors import Tensor
     from mvc_callbacks.versions import Version
 
-__all__ = ["export", "identify", "import_"]
+__all__ = ["export", "identify", "import_", "report"]
 
 
 @click.command(epilog="Example: mvc export production model.safetensors")
@@ -137,3 +137,34 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     except ImportError as error:
         raise MissingFramework(f"{file.name} needs {error.name or 'torch'}: pip install torch") from error
     return tensors_of(file)
+
+
+@click.command(epilog="Example: mvc report -o report.html --run baseline")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    metavar="FILE",
+    help="The page; a report that is there is replaced.",
+)
+@click.option("--run", "runs", multiple=True, metavar="LABEL", help="Only this run; may be given again.")
+@click.option("-f", "--force", is_flag=True, help="Replace FILE also if it is no report.")
+@json_option
+@store_option
+@click.pass_obj
+def report(session: Session, output: Path, runs: tuple[str, ...], force: bool) -> None:
+    """Write one HTML page of everything: table, curves, lineage, comparisons.
+
+    It needs no network, and no server: open it in a browser, keep it, send it. Two versions chosen in it are
+    compared: metrics, hyperparameters, data, code, environment, tensors.
+    """
+    store = session.store
+    with session.progress("reading") as progress:
+        written = store.report(output, runs=runs, overwrite=force, progress=progress)
+    told = written.stat().st_size
+    if session.as_json:
+        session.tell({"file": str(written.absolute()), "bytes": told})
+    else:
+        session.say([f"{clean(output)}: {size(told)}; open it in a browser"])

@@ -22,6 +22,7 @@ __all__ = [
     "TensorChange",
     "Tensors",
     "WeightsDifference",
+    "comparable",
     "compare",
 ]
 
@@ -294,12 +295,12 @@ def _changes(a: Mapping[str, Any], b: Mapping[str, Any], *, keep_same: bool = Fa
         if name not in a or name not in b:
             kind = "added" if name in b else "removed"
         else:
-            kind = "same" if _comparable(a[name]) == _comparable(b[name]) else "changed"
+            kind = "same" if comparable(a[name]) == comparable(b[name]) else "changed"
         if keep_same or kind != "same":
             yield Change(name, kind, a.get(name), b.get(name))
 
 
-def _comparable(value: Any) -> str:
+def comparable(value: Any) -> str:
     """Tell a value so that 1, 1.0 and True differ, and NaN is the same as NaN."""
     try:
         return json.dumps(value, sort_keys=True)

@@ -127,7 +127,8 @@ def _dot(version: Version, place: _Place, log: Log, step: float) -> Sequence[Ele
         drawn.append(
             element("text", named, x=f"{place.x - radius:.1f}", y=f"{place.y - 11}", fill="currentColor")
         )
-    return [element("g", element("title", _told(version, log)), drawn)]
+    name = f"{clean(version.run, 64)}/{version.number}"
+    return [element("g", element("title", _told(version, log)), drawn, data_version=name)]
 
 
 def _circle(place: _Place, radius: float, **attributes: str) -> Element:

@@ -1,7 +1,10 @@
-"""A store as somebody looks at it: shown at a prompt and in a notebook, plotted and drawn."""
+"""A store as somebody looks at it: shown at a prompt and in a notebook, plotted, drawn, told on a page."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvc_callbacks.store_reader import StoreReader
@@ -54,3 +57,26 @@ class StoreViewer(StoreReader):
     def lineage(self, run: str | None = None) -> Drawing:
         """Draw which version came from which: runs as lanes, versions as dots, oldest left."""
         return self.versions(run).lineage()
+
+    def report(
+        self,
+        file: str | os.PathLike[str] = "report.html",
+        *,
+        runs: Collection[str] = (),
+        overwrite: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """Write everything that is known of the versions on one page, which needs no network.
+
+        Args:
+            file: The page. A report that is there already is replaced.
+            runs: Labels of the runs to show; all if it is empty.
+            overwrite: Replace a file that is no report, too.
+            progress: Called with the number of versions read and of all.
+
+        Returns:
+            The file.
+        """
+        from mvc_callbacks.reporting import write  # only where somebody wants one
+
+        return write(self, self._layout, file, runs=runs, overwrite=overwrite, progress=progress)

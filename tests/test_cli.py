@@ -26,7 +26,7 @@ from mvc_callbacks.versions import Monitor, Version
 
 COMMANDS = (
     *("log", "show", "diff", "runs", "aliases", "alias-log", "verify"),
-    *("export", "import", "identify"),
+    *("report", "export", "import", "identify"),
     *("promote", "rollback", "note", "prune", "delete", "rebuild"),
 )
 RUN = [sys.executable, "-c", "from mvc_callbacks.cli import main; main()"]
@@ -661,7 +661,7 @@ def test_reading_imports_no_framework_and_writes_nothing(store: VersionStore) ->
     code = (
         "import sys, click\n"
         "from mvc_callbacks.cli import mvc\n"
-        "for command in 'log', 'show', 'runs', 'aliases', 'verify', 'diff baseline/1 latest':\n"
+        "for command in 'log', 'show', 'runs', 'aliases', 'verify', 'diff baseline/1 latest', 'report':\n"
         "    try: mvc.main(command.split())\n"
         "    except SystemExit as end: assert not end.code, command\n"
         "bad = {'torch', 'numpy', 'lightning', 'keras', 'tensorflow', 'rich'} & set(sys.modules)\n"
@@ -669,7 +669,10 @@ def test_reading_imports_no_framework_and_writes_nothing(store: VersionStore) ->
     )
     before = sorted(store.path.rglob("*"))
     environment = {**os.environ, "MVC_STORE": str(store.path)}
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    folder = store.path.parent  # a report goes there
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=folder
+    )
     assert ended.returncode == 0, ended.stderr
     assert sorted(store.path.rglob("*")) == before
 
