@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +37,12 @@ def check(state_dict: object, metrics: Mapping[str, Any] | None) -> None:
     if not isinstance(state_dict, Mapping):
         instead = "model.state_dict()" if hasattr(state_dict, "state_dict") else "a mapping of name to tensor"
         raise Misconfigured(f"a state dict is needed, not {type(state_dict).__name__}: give {instead}")
+    torch = sys.modules.get("torch")
+    if state_dict and not (torch and any(isinstance(each, torch.Tensor) for each in state_dict.values())):
+        raise Misconfigured(
+            "this state dict holds no torch tensor at all: give what module.state_dict() returns; "
+            "torch.from_numpy makes a tensor of an array, and training_state= takes what is nested"
+        )
     _numbers(metrics or {})
 
 

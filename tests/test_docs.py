@@ -64,6 +64,21 @@ trainer = L.Trainer(max_epochs=2, callbacks=[VersionCheckpoint(monitor="val_loss
 trainer.fit(model, datamodule)
 """
 
+KERAS_PRELUDE = """
+import keras
+import numpy as np
+from mvc_callbacks import VersionStore, restore_version
+
+def build_model(units=64):
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(units), keras.layers.Dense(1)])
+    model.compile(optimizer="adam", loss="mse")
+    return model
+
+keras.utils.set_random_seed(1)
+x, y = np.random.rand(64, 4).astype("float32"), np.random.rand(64, 1).astype("float32")
+model = build_model()
+"""
+
 
 def blocks(document: Path) -> list[str]:
     """Return the Python blocks of a document that are to be run: all but those that say that they are not."""
@@ -85,11 +100,13 @@ def name(path: Path) -> str:
 @pytest.mark.parametrize("document", [each for each in DOCUMENTS if all_blocks(each)], ids=name)
 def test_the_code_in_the_document_runs(document: Path, tmp_path: Path) -> None:
     pytest.importorskip("lightning")
+    prelude = PRELUDE
     if "mvc_callbacks.keras" in "".join(blocks(document)):
+        prelude = KERAS_PRELUDE
         pytest.importorskip("keras.callbacks")  # the folder of its tests would pass for a package
     parts = [f"# {name(document)}, block {number}\n{code}" for number, code in enumerate(blocks(document), 1)]
     script = tmp_path / "document.py"
-    script.write_text(PRELUDE + "\n\n".join(parts), "utf-8")
+    script.write_text(prelude + "\n\n".join(parts), "utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("MVC_STORE", None)
     told = subprocess.run(

@@ -82,6 +82,8 @@ def test_a_parent_may_be_given_as_a_version(tmp_path: Path) -> None:
         (Net(), {}, r"give model\.state_dict\(\)"),
         (3, {}, "mapping"),
         ({}, {"loss": "low"}, "'loss' is 'low'"),
+        ({"weight": [1.0, 2.0]}, {}, r"no torch tensor at all: .* torch\.from_numpy"),
+        ({"model": Net().state_dict()}, {}, "training_state= takes what is nested"),
     ],
 )
 def test_what_cannot_be_a_version_is_refused_with_what_to_give(
