@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
         shapes = ((name, tensor.dtype, tensor.shape, named[name]) for name, tensor in state.tensors.items())
         digest = weights_digest(shapes)
         existing = _existing(layout, digest)
-        place = _known_places(layout, (existing, previous), by_digest, pool)
+        place = _known_places(layout, existing, previous, by_digest, pool)
         written = Written(Manifest(digest, ()))
         large = [each for each, tensor in by_digest.items() if tensor.nbytes >= LARGE and each not in place]
         packs = list(_packs(state, named, by_digest, place))
@@ -126,20 +127,34 @@ def _existing(layout: Layout, digest: str) -> Manifest | None:
 
 def _known_places(
     layout: Layout,
-    manifests: Iterable[Manifest | None],
+    existing: Manifest | None,
+    previous: Manifest | None,
     by_digest: Mapping[str, Tensor],
     pool: ThreadPoolExecutor,
 ) -> dict[str, str]:
-    """Tell where tensors of the state lie already, by the same state elsewhere or the run's last version."""
+    """Tell where tensors of the state lie already, by the same state elsewhere or the run's last version.
+
+    A pack of the last version of which less than half is still of use is not referred to: what is of use is
+    written again, so that the rest goes with the version that needs it.
+    """
     known: dict[str, list[str]] = {}
-    for manifest in manifests:
+    for manifest in (existing, previous):
         for entry in manifest.entries if manifest is not None else ():
             if entry.digest in by_digest:
                 known.setdefault(entry.digest, []).append(entry.object)
     places = list({place for each in known.values() for place in each})
-    whole = dict(zip(places, pool.map(lambda place: looks_whole(layout, place), places), strict=True))
-    found = {digest: next((place for place in each if whole[place]), None) for digest, each in known.items()}
-    return {digest: place for digest, place in found.items() if place is not None}
+    sizes = dict(zip(places, pool.map(lambda place: _size_if_whole(layout, place), places), strict=True))
+    found = {
+        digest: place
+        for digest, each in known.items()
+        if (place := next((place for place in each if sizes[place] is not None), None)) is not None
+    }
+    same = {entry.object for entry in existing.entries} if existing is not None else set()
+    used: Counter[str] = Counter()
+    for digest, place in found.items():
+        used[place] += by_digest[digest].nbytes
+    left = {place for place in used if place not in same and 2 * used[place] < (sizes[place] or 0)}
+    return {digest: place for digest, place in found.items() if place not in left}
 
 
 def looks_whole(layout: Layout, digest: str) -> bool:
@@ -147,13 +162,20 @@ def looks_whole(layout: Layout, digest: str) -> bool:
 
     A file that was cut, emptied or zeroed is none: the next save of its tensors heals it.
     """
+    return _size_if_whole(layout, digest) is not None
+
+
+def _size_if_whole(layout: Layout, digest: str) -> int | None:
+    """Return the bytes of an object's tensors, None where it is damaged or missing."""
     path = layout.objects.path_of(digest)
     try:
         data = files.map_file(path)
         entries = parse_header(data, len(data), what=str(path))
     except (MissingObject, UnsafeFile, CorruptObject):
-        return False
-    return SINGLE not in entries or len(entries) == 1
+        return None
+    if SINGLE in entries and len(entries) > 1:
+        return None
+    return sum(entry.end - entry.start for entry in entries.values())
 
 
 def is_whole(layout: Layout, digest: str) -> bool:

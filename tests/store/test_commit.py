@@ -173,6 +173,22 @@ def test_a_small_tensor_that_the_last_version_holds_is_referred_to_there(store: 
     assert bits(store, "base/3") == expected(many(1, 61))
 
 
+def test_a_pack_of_which_little_is_of_use_is_not_held_by_what_did_not_change(store: VersionStore) -> None:
+    run = store.open_run("base", framework="torch")
+
+    def shot(seed: float) -> Snapshot:
+        return Snapshot(State({"moments": f32(*[seed] * 1000), "constant": f32(7)}))
+
+    run.commit(shot(1))
+    second = run.commit(shot(2))
+    twin = VersionStore(store.path).open_run("twin", framework="torch").commit(shot(2))
+    assert twin.weights.stored_bytes == 0
+    store.prune("base/1")
+    assert len(objects(store)) == 1
+    assert bits(store, second) == bits(store, twin) == expected(shot(2))
+    assert store.verify(full=True).ok
+
+
 def test_bad_input_26_tied_names_are_stored_once(store: VersionStore) -> None:
     tied = f32(1, 2, 3)
     weights = State({"a": tied, "b": tied}, tied=(("a", "b"),))
