@@ -60,7 +60,8 @@ def export(session: Session, ref: str, file: Path, form: str | None, force: bool
             session.note("without a training state: load_from_checkpoint takes it, fit cannot go on from it")
         session.say([f"{clean(file)}: Lightning checkpoint, {size(written)}, from {named(version)}"])
         return
-    tensors = store.tensors(version)
+    with session.progress("reading") as progress:
+        tensors = store.tensors(version, progress=progress)
     if form == "huggingface":
         written = write_huggingface(tensors, file, card(store, version), overwrite=force)
     else:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from mvc_callbacks.errors import AliasMoved, MVCError, MVCWarning
+from mvc_callbacks.progress import PATIENCE
 from mvc_callbacks.render import Paint, clean, finite
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Frame", "Session", "json_option", "store_option"]
 
-PATIENCE = 1.0  # seconds, after which somebody who waits is shown why
 FAILED = 2
 MOVED = 3  # the alias is not where --expect says: pipelines tell it from what failed
 INTERRUPTED = 130

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, tostring
 
 from mvc_callbacks.errors import MissingFramework, MVCError
+from mvc_callbacks.progress import progress_bar
 from mvc_callbacks.render import Cell, clean, count, size
 from mvc_callbacks.render_html import Content, element, markup, rows_table, section, shown
 from mvc_callbacks.render_lists import run_lines
@@ -201,7 +202,12 @@ def frame(versions: Sequence[Version], *, hyperparameters: bool) -> DataFrame:
         import pandas
     except ImportError as error:
         raise MissingFramework('to_pandas needs pandas: pip install "mvc-callbacks[notebook]"') from error
-    rows = [_row(each, hyperparameters) for each in versions]
+    rows = []
+    with progress_bar("reading records", None) as progress:
+        for place, each in enumerate(versions, 1):
+            rows.append(_row(each, hyperparameters))
+            if progress is not None:
+                progress(place, len(versions))
     index = pandas.Index([f"{each.run}/{each.number}" for each in versions], name="version")
     names = dict.fromkeys(name for row in rows for name in row)
     told = pandas.DataFrame({name: [row.get(name) for row in rows] for name in names}, index=index)

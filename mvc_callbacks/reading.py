@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,7 @@ from mvc_callbacks.errors import CorruptObject, MissingObject, MVCError
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Manifest
 from mvc_callbacks.packs import SINGLE, parse_header, tensor_at
+from mvc_callbacks.progress import Progress
 from mvc_callbacks.tensors import Tensor
 
 __all__ = ["damaged_in", "read_state", "read_tree"]
@@ -18,13 +20,16 @@ __all__ = ["damaged_in", "read_state", "read_tree"]
 _LARGEST_TREE = 256 * 1024 * 1024
 
 
-def read_state(layout: Layout, manifest: Manifest, *, verify: bool = True) -> dict[str, Tensor]:
+def read_state(
+    layout: Layout, manifest: Manifest, *, verify: bool = True, progress: Progress | None = None
+) -> dict[str, Tensor]:
     """Read the tensors of a state.
 
     Args:
         layout: The store.
         manifest: Where they lie.
         verify: Hash every object before anything is returned.
+        progress: Called with the bytes of the objects read and their sum.
 
     Returns:
         Name to tensor, in the manifest's order; the memory is the mapped file's and must not be written.
@@ -37,9 +42,8 @@ def read_state(layout: Layout, manifest: Manifest, *, verify: bool = True) -> di
     for entry in manifest.entries:
         wanted.setdefault(entry.object, set()).add(entry.digest)
     with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), thread_name_prefix="mvc-read") as pool:
-        opened = dict(
-            zip(wanted, pool.map(lambda each: layout.objects.read(each, verify=verify), wanted), strict=True)
-        )
+        read = pool.map(lambda each: layout.objects.read(each, verify=verify), wanted)
+        opened = dict(_told(zip(wanted, read, strict=True), layout, wanted, progress))
     places = {
         digest: parse_header(data, len(data), what=str(layout.objects.path_of(digest)))
         for digest, data in opened.items()
@@ -60,6 +64,20 @@ def read_state(layout: Layout, manifest: Manifest, *, verify: bool = True) -> di
                 raise CorruptObject(f"{what}: the tensor {entry.name!r:.80} is not what its key says")
         state[entry.name] = tensors[key]
     return state
+
+
+def _told(
+    read: Iterable[tuple[str, memoryview]], layout: Layout, wanted: Iterable[str], progress: Progress | None
+) -> Iterator[tuple[str, memoryview]]:
+    """Pass objects on as they are read, and tell how far that is."""
+    if progress is None:
+        yield from read
+        return
+    whole, done = sum(layout.objects.size_of(each) or 0 for each in wanted), 0
+    for digest, data in read:
+        yield digest, data
+        done += len(data)
+        progress(done, whole)
 
 
 def damaged_in(layout: Layout, manifest: Manifest) -> frozenset[str]:

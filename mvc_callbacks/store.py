@@ -13,6 +13,7 @@ from typing import Any, Literal
 from mvc_callbacks.commit import Run, now, user
 from mvc_callbacks.errors import BadName, Misconfigured, MVCWarning, UnknownRef
 from mvc_callbacks.history import Row
+from mvc_callbacks.progress import Progress, progress_bar
 from mvc_callbacks.pruning import Pruner, PruneReport, has
 from mvc_callbacks.rebuilding import Rebuilder, RebuildReport
 from mvc_callbacks.refs import check_name
@@ -227,15 +228,16 @@ class VersionStore(AliasMover):
 
     # --- keeping house ---
 
-    def verify(self, *, full: bool = False, progress: Callable[[int, int], None] | None = None) -> Report:
+    def verify(self, *, full: bool = False, progress: Progress | None = None) -> Report:
         """Tell what is damaged or missing, and which versions and tensors that hurts.
 
         Args:
             full: Hash every byte; damaged objects are moved aside.
-            progress: Called with the objects done and their number.
+            progress: Called with the objects done and their number; a notebook shows a bar by itself.
         """
         self._layout.check()
-        return Verifier(self._layout).verify(full=full, progress=progress)
+        with progress_bar("verifying", progress) as told:
+            return Verifier(self._layout).verify(full=full, progress=told)
 
     def prune(
         self,

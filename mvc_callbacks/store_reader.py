@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from mvc_callbacks.errors import (
 from mvc_callbacks.finding import Finder, order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, default_path
+from mvc_callbacks.progress import Progress, progress_bar
 from mvc_callbacks.rows import version_of
 from mvc_callbacks.version_lists import VersionList
 from mvc_callbacks.versions import AliasMove, Details, RunInfo, Version
@@ -237,8 +238,15 @@ class StoreReader:
         state_dict: dict[str, Any] = rebuild(State(tensors, tied=tied), self.extra(version))["state_dict"]
         return state_dict
 
-    def tensors(self, ref: str | Version, *, verify: bool = True) -> dict[str, Tensor]:
+    def tensors(
+        self, ref: str | Version, *, verify: bool = True, progress: Progress | None = None
+    ) -> dict[str, Tensor]:
         """Read a version's weights as neutral tensors, which need no framework.
+
+        Args:
+            ref: A ref, or a version.
+            verify: Hash everything before anything is returned.
+            progress: Called with the bytes read and their sum; a notebook shows a bar by itself.
 
         Raises:
             PrunedVersion: If the weights were pruned.
@@ -247,17 +255,23 @@ class StoreReader:
         """
         version = self._version(ref)
         self._refuse_pruned(version, "weights")
-        return self._read(version, "weights", version.weights.digest, verify)
+        return self._read(version, "weights", version.weights.digest, verify, progress)
 
     def _read(
-        self, version: Version, what: Literal["weights", "state"], digest: str, verify: bool
+        self,
+        version: Version,
+        what: Literal["weights", "state"],
+        digest: str,
+        verify: bool,
+        progress: Progress | None = None,
     ) -> dict[str, Tensor]:
         from mvc_callbacks.reading import read_state  # a listing of versions never needs it
 
         manifest = None
         try:
             manifest = self._layout.manifests.read(digest)
-            return read_state(self._layout, manifest, verify=verify)
+            with progress_bar(f"reading {version.run}/{version.number}", progress) as told:
+                return read_state(self._layout, manifest, verify=verify, progress=told)
         except (MissingObject, CorruptObject) as error:
             # It may have been pruned since this version was asked for.
             self._refuse_pruned(self.version_from(self._finder().by_id(version.id)), what)
@@ -409,7 +423,7 @@ class StoreReader:
         b: str | Version,
         *,
         weights: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Difference:
         """Compare two versions.
 
@@ -417,8 +431,9 @@ class StoreReader:
             a: The older one, usually.
             b: The newer one.
             weights: Read all weights, and tell how much each tensor and layer changed; needs numpy.
-            progress: Called with the bytes compared and their sum.
+            progress: Called with the bytes compared and their sum; a notebook shows a bar by itself.
         """
         from mvc_callbacks.comparing import difference
 
-        return difference(self, self._version(a), self._version(b), weights=weights, progress=progress)
+        with progress_bar("comparing", progress) as told:
+            return difference(self, self._version(a), self._version(b), weights=weights, progress=told)

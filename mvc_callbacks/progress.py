@@ -1,0 +1,77 @@
+"""Progress of what takes longer than a second: a bar in a notebook, by itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+__all__ = ["PATIENCE", "Progress", "progress_bar"]
+
+Progress = Callable[[int, int], None]
+"""Is called with what is done and the whole."""
+PATIENCE = 1.0  # seconds, after which somebody who waits is shown why
+
+
+@contextmanager
+def progress_bar(
+    what: str, given: Progress | None, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Progress | None]:
+    """Give what is to be called with the progress.
+
+    Args:
+        what: What goes on, in words.
+        given: Who asked to be told; None for a bar in a notebook, and nothing elsewhere: a library does not
+            write to a terminal that it does not own.
+        clock: Tells seconds that never go back.
+
+    Yields:
+        A function, or None where nobody is to be told.
+    """
+    if given is not None or not _in_notebook():
+        yield given
+        return
+    bar = _Bar(what, clock)
+    try:
+        yield bar.show
+    finally:
+        bar.remove()
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")  # who runs in a notebook has imported it
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+class _Bar:
+    """A bar that appears after a second, and goes when all is done."""
+
+    def __init__(self, what: str, clock: Callable[[], float]) -> None:
+        self._what, self._clock = what, clock
+        self._began = clock()
+        self._handle: Any = None
+        self._percent = -1
+
+    def show(self, done: int, whole: int) -> None:
+        percent = 100 * done // max(whole, 1)
+        if percent == self._percent or self._clock() - self._began < PATIENCE:
+            return
+        self._percent = percent
+        from mvc_callbacks.render_html import element, markup, shown
+
+        bar = element("progress", value=percent, max=100)
+        notebook: Any = import_module("IPython.display")
+        view = notebook.HTML(markup(shown(f"{self._what} ", bar, f" {percent} %")))
+        if self._handle is None:
+            self._handle = notebook.display(view, display_id=True)
+        else:
+            self._handle.update(view)
+
+    def remove(self) -> None:
+        if self._handle is not None:
+            notebook: Any = import_module("IPython.display")
+            self._handle.update(notebook.HTML(""))
