@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,17 +117,38 @@ def test_the_transcript_in_the_readme_is_what_the_demo_prints(demo: Demo) -> Non
     assert stable(transcript) == stable(demo[1])
 
 
-def test_the_notebook_restores_what_the_demo_saved(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+def executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Run a notebook on the demo's store, and return its outputs."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
-    folder, _, _ = demo
     monkeypatch.setenv("MVC_STORE", str(folder / "model_versions"))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")  # widgets are for people
-    notebook = nbformat.read(EXAMPLES / "restore.ipynb", as_version=4)
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert [each for each in outputs if each.output_type == "error" or each.get("name") == "stderr"] == []
+    return outputs
+
+
+def test_the_notebook_explores_what_the_demo_saved(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("pandas")
+    outputs = executed("explore.ipynb", demo[0], monkeypatch)
+    shown = [output.data for output in outputs if "data" in output]
+    store, versions, plot, lineage, page, difference, table = shown
+    assert "production" in store["text/html"] and "corrected" in store["text/plain"]
+    assert "baseline/6" in versions["text/html"] and "corrected/1" in versions["text/plain"]
+    assert len(base64.b64decode(plot["image/png"])) > 10_000
+    assert lineage["text/html"].count("<circle") >= 11
+    assert "hyperparameters" in page["text/html"] and "baseline/6" in page["text/plain"]
+    assert "8/0008.png" in difference["text/html"] and "mvc-bar" in difference["text/html"]
+    assert "metrics.val_acc" in table["text/html"]
+    assert "rollback" in outputs[-1].text
+
+
+def test_the_notebook_restores_what_the_demo_saved(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = executed("restore.ipynb", demo[0], monkeypatch)
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     pairs = re.findall(r"recorded (\S+), measured (\S+)", printed)
     assert len(pairs) == 2
