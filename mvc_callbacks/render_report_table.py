@@ -39,7 +39,7 @@ class _Column:
 def _columns(metrics: Sequence[str]) -> list[_Column]:
     return [
         _Column("name", "Version"),
-        _Column("id", "ID"),
+        _Column("id", "ID", hidden=True),
         _Column("epoch", "Epoch", right=True),
         _Column("step", "Step", right=True),
         *(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transcript import stable
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 README = EXAMPLES.parent / "README.md"
@@ -95,20 +96,6 @@ def test_the_demo_leaves_nothing_but_images_and_the_store(demo: Demo) -> None:
 
 def test_the_demo_takes_less_than_a_minute(demo: Demo) -> None:
     assert demo[2] < 60 or (os.cpu_count() or 1) < 2 or os.getloadavg()[0] > 2
-
-
-def stable(output: str) -> list[str]:
-    """Keep what is the same on every machine: no ids, times, paths, sizes, metrics or widths of columns."""
-    lines = []
-    for line in output.splitlines():
-        if "/" in line and ("in /" in line or "--store" in line):
-            continue
-        text = re.sub(r"\b[0-9a-f]{12}\b", "ID", line)
-        text = re.sub(r"[-+*]?[0-9][0-9.,]*(e[-+]?[0-9]+)?", "N", text)
-        text = re.sub(r"\bN (s|min|h|d|B|kB|MB)\b", "N", text)
-        text = re.sub(r"\[production\]|state pruned|\S+@\S+|(\b[NX]|=)$", "", text)
-        lines.append(" ".join(text.split()))
-    return [line for line in lines if line]
 
 
 def test_the_transcript_in_the_readme_is_what_the_demo_prints(demo: Demo) -> None:
