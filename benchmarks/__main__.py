@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import harness, page
 
-TOPICS = ("fit", "write")
+TOPICS = ("fit", "peers", "small", "write", "bytes", "start", "memory", "restore", "keras")
 """Modules ``bench_<topic>``, in the order of the page."""
 
 _PACKAGES = (

@@ -16,28 +16,34 @@ Steps = Literal["cpu", "elsewhere"]
 
 _GPT2 = {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "n_positions": 1024}
 _TOKENS = 64
+_LAYERS = {"tiny": (4, 128), "8 MB": (8, 500), "100 MB": (25, 1000), "512 MB": (32, 2000)}
 
 
 def module(name: str, optimizer: str, steps: Steps = "cpu", pause: float = 0.1) -> pl.LightningModule:
     """Make a module.
 
     Args:
-        name: ``tiny`` (0.3 MB), ``8 MB`` and ``512 MB`` (layers of one width), ``gpt2`` (124 million
-            parameters), ``gpt2 frozen`` (the same, of which 5 % are trained).
+        name: ``tiny`` (0.3 MB), ``8 MB``, ``100 MB`` and ``512 MB`` (layers of one width), ``gpt2`` (124
+            million parameters); with `` frozen`` the same, of which about 5 % are trained.
         optimizer: ``sgd`` or ``adam``.
         steps: What a step costs.
         pause: Seconds of a step elsewhere.
     """
     torch.manual_seed(0)
-    if name.startswith("gpt2"):
-        made: _Module = _Language(optimizer, steps, pause)
-        if name.endswith("frozen"):
-            made.requires_grad_(False)
-            for layer in (made.model.transformer.h[11].mlp, made.model.transformer.ln_f):
-                layer.requires_grad_(True)
-        return made
-    number, width = {"tiny": (4, 128), "8 MB": (8, 500), "512 MB": (32, 2000)}[name]
-    return _Layers(number, width, optimizer, steps, pause)
+    name, frozen, _ = name.partition(" frozen")
+    made: _Module
+    if name == "gpt2":
+        made = _Language(optimizer, steps, pause)
+        trained = [made.model.transformer.h[11].mlp, made.model.transformer.ln_f]
+    else:
+        number, width = _LAYERS[name]
+        made = _Layers(number, width, optimizer, steps, pause)
+        trained = [made.layers[-1]]
+    if frozen:
+        made.requires_grad_(False)
+        for layer in trained:
+            layer.requires_grad_(True)
+    return made
 
 
 def data(name: str) -> torch.utils.data.DataLoader[Any]:
@@ -47,11 +53,12 @@ def data(name: str) -> torch.utils.data.DataLoader[Any]:
     return torch.utils.data.DataLoader(_Numbers(), batch_size=32)
 
 
-def megabytes(model: nn.Module, optimizer: str) -> float:
-    """Return the size of the weights, and of what the optimizer keeps of those that train."""
-    weights = sum(each.numel() for each in model.parameters())
+def megabytes(model: nn.Module, optimizer: str) -> dict[str, float]:
+    """Return the megabytes of a state: ``changed`` with each step, ``kept``, and ``state``, which is both."""
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
-    return 4 * (weights + (2 * trained if optimizer == "adam" else 0)) / 1e6
+    frozen = sum(each.numel() for each in model.parameters() if not each.requires_grad)
+    kept, changed = 4e-6 * frozen, 4e-6 * trained * (3 if optimizer == "adam" else 1)
+    return {"kept": kept, "changed": changed, "state": kept + changed}
 
 
 class _Numbers(torch.utils.data.Dataset[torch.Tensor]):
@@ -74,12 +81,13 @@ class _Module(pl.LightningModule):
     def __init__(self, optimizer: str, steps: Steps, pause: float) -> None:
         super().__init__()
         self._optimizer, self._steps, self._pause = optimizer, steps, pause
+        self.scale = nn.Parameter(torch.tensor(1.0))
         self.after_hooks: list[float] = []
 
     def training_step(self, batch: torch.Tensor, at: int) -> torch.Tensor:
         if self._steps == "elsewhere":
             time.sleep(self._pause)
-            return sum(each.flatten()[0] for each in self.parameters() if each.requires_grad) * 1e-6  # type: ignore[return-value]
+            return self.scale * 1.0
         return self.loss(batch)
 
     def loss(self, batch: torch.Tensor) -> torch.Tensor:
@@ -90,11 +98,32 @@ class _Module(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         trained = [each for each in self.parameters() if each.requires_grad]
-        return (
-            torch.optim.Adam(trained, lr=1e-4)
-            if self._optimizer == "adam"
-            else torch.optim.SGD(trained, lr=1e-4)
-        )
+        if self._steps == "elsewhere":
+            return _Nudge(trained, moments=2 if self._optimizer == "adam" else 0)
+        if self._optimizer == "adam":
+            return torch.optim.Adam(trained, lr=1e-4)
+        return torch.optim.SGD(trained, lr=1e-4)
+
+
+class _Nudge(torch.optim.Optimizer):
+    """Changes one value of each weight, and of as many moments of its shape, for no time."""
+
+    def __init__(self, weights: list[nn.Parameter], moments: int) -> None:
+        super().__init__(weights, {"moments": moments})
+        for weight in weights:
+            if moments:
+                self.state[weight]["step"] = torch.tensor(0.0)
+            for at in range(moments):
+                self.state[weight][f"moment{at}"] = torch.rand_like(weight)
+
+    def step(self, closure: Any = None) -> Any:
+        loss = closure() if closure is not None else None
+        with torch.no_grad():
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    for each in (weight, *self.state[weight].values()):
+                        each.view(-1)[0] += 1
+        return loss
 
 
 class _Layers(_Module):

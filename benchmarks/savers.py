@@ -46,6 +46,14 @@ def _ours_all(every: int) -> Saver:
     return _ours(every, keep_training_state="all")
 
 
+def _ours_with_data(every: int) -> Saver:
+    return _ours(every, data="data")
+
+
+def _ours_at_once(every: int) -> Saver:
+    return _ours(every, background=False)
+
+
 def _model_checkpoint(every: int) -> Saver:
     return Saver((_stock(every),))
 
@@ -108,6 +116,8 @@ SAVERS: Mapping[str, Callable[[int], Saver]] = {
     "none": lambda every: Saver(),
     "ours": _ours,
     "ours, all states": _ours_all,
+    "ours, at once": _ours_at_once,
+    "ours, with data": _ours_with_data,
     "ModelCheckpoint": _model_checkpoint,
     "AsyncCheckpointIO": _async_io,
     "torch.distributed async_save": _async_save,
@@ -148,7 +158,8 @@ def fit(
     Returns:
         ``taken``: seconds that the hooks of each save took from the training thread; ``step``: seconds of a
         step without a save; ``start``: until the first step; ``fit``: the whole fit; ``end``: from the last
-        step to its return; ``bytes`` and ``files`` on disk; ``peak``: the process's largest memory.
+        step to its return; ``bytes`` (in MB) and ``files`` on disk; ``peak``: the process's largest
+        memory in MB, and what `models.megabytes` tells.
     """
     from benchmarks import models
     from benchmarks.footprint import peak_memory, size_of
@@ -177,11 +188,11 @@ def fit(
     steps_taken = [before[at] - after[at - 1] for at in range(1, len(before))]
     return {
         "taken": [hooks[at] for at in range(every - 1, len(hooks), every)],
-        "step": sorted(steps_taken)[len(steps_taken) // 2],
+        "step": sorted(steps_taken)[len(steps_taken) // 2] if steps_taken else pause,
         "fit": ended - started,
         "start": begin.first_batch - started,
         "end": ended - after[-1],
         "peak": peak_memory(),
-        "state": models.megabytes(module, optimizer),
+        **models.megabytes(module, optimizer),
         **size_of(Path()),
     }

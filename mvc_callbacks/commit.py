@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -166,8 +167,10 @@ class Run:
             # Between a prune's new epoch and its removals nothing may be found that is about to go.
             seen = layout.epoch()
         self._tried = number
-        parts = self._write(snapshot)
-        record_id, record = self._write_record(snapshot, told, number, parts)
+        with ThreadPoolExecutor(1, thread_name_prefix="mvc-nonfinite") as pool:
+            nonfinite = pool.submit(snapshot.nonfinite)  # while others wait for the disk
+            parts = self._write(snapshot)
+        record_id, record = self._write_record(snapshot, told, number, parts, nonfinite.result())
         for attempt in count():
             with layout.lock(f"adding a version to the run {self.label}", patience=_WAITS):
                 shared = layout.shared()
@@ -239,6 +242,7 @@ class Run:
         facts: _Facts,
         number: int,
         parts: _Parts,
+        nonfinite: bool,
     ) -> tuple[str, dict[str, Any]]:
         layout = self._layout
         weights, state, tree = parts.weights, parts.state, parts.tree
@@ -252,7 +256,6 @@ class Run:
                 "who": user(),
             }
             self._record = layout.runs.write(told)
-        nonfinite = snapshot.nonfinite()
         stored = weights.bytes + (state.bytes if state else 0) + sum(size for _, size in parts.trees)
         parents = facts.parents
         if parents is None:

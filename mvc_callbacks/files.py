@@ -10,8 +10,9 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mvc_callbacks.errors import MissingObject, UnsafeFile
 
@@ -20,6 +21,7 @@ __all__ = [
     "begins_with",
     "check_folder",
     "exists",
+    "gathered",
     "keep_beside",
     "list_folders",
     "list_names",
@@ -37,6 +39,7 @@ __all__ = [
     "stamp_of",
     "sweep",
     "sync_folder",
+    "sync_folders",
     "touch",
 ]
 
@@ -47,6 +50,8 @@ _STAGED_NAME = re.compile(
 )  # as `stage` makes them: an export stages in a user's folder
 _A_DAY = 24 * 3600
 _CHUNK = 64 * 1024 * 1024  # one write() may not take more than about 2 GiB
+_SMALL = 256 * 1024
+_GATHERED = 1024 * 1024
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
@@ -56,9 +61,22 @@ _BINARY = getattr(os, "O_BINARY", 0)
 _durable: set[str] = set()  # folders whose names this process has synced
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents, each one durable in the folder above it."""
-    if str(path) not in _durable and path.exists():
+def make_folder(path: Path, *, durable: bool = True) -> None:
+    """Make a folder and its parents, each one durable in the folder above it.
+
+    Args:
+        path: The folder.
+        durable: Its own name in its parent may be left to `sync_folders` instead.
+    """
+    if str(path) in _durable:
+        if path.exists():
+            return
+        _durable.discard(str(path))
+    if not durable and path.parent.exists():
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)  # noqa: PTH102
+        return
+    if path.exists():
         # Another process may have made it a moment ago and not have synced it yet.
         sync_folder(path.parent)
         _durable.add(str(path))
@@ -107,7 +125,7 @@ def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True) -> Pa
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _BINARY, 0o666)
     try:
         try:
-            for chunk in chunks:
+            for chunk in gathered(chunks):
                 _write_all(descriptor, chunk)
             if durable:
                 os.fsync(descriptor)
@@ -118,6 +136,24 @@ def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True) -> Pa
             os.unlink(path)  # noqa: PTH108
         raise
     return path
+
+
+def gathered(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
+    """Go through chunks, small ones put together: each call of the system lets other threads of Python in."""
+    small = bytearray()
+    for chunk in chunks:
+        if len(chunk) < _SMALL and len(small) + len(chunk) <= _GATHERED:
+            small += chunk
+            continue
+        if small:
+            yield small
+            small = bytearray()
+        if len(chunk) < _SMALL:
+            small += chunk
+        else:
+            yield chunk
+    if small:
+        yield small
 
 
 def _write_all(descriptor: int, chunk: Buffer) -> None:
@@ -182,6 +218,20 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folders(paths: Iterable[Path], each: Callable[..., Iterable[Any]] = map) -> None:
+    """Make the names in folders durable, and their own names where that is not known.
+
+    Args:
+        paths: The folders.
+        each: ``map``, or that of a pool.
+    """
+    folders = sorted(set(paths))
+    list(each(sync_folder, folders))
+    unknown = [path for path in folders if str(path) not in _durable]
+    list(each(sync_folder, sorted({path.parent for path in unknown})))
+    _durable.update(map(str, unknown))
 
 
 def remove(path: Path) -> bool:

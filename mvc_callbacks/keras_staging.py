@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mvc_callbacks.copies import copy_memory
 from mvc_callbacks.errors import UnsupportedTensor
 from mvc_callbacks.numpy_tensors import nonfinite as array_nonfinite
 from mvc_callbacks.numpy_tensors import to_neutral
@@ -71,12 +72,15 @@ def take(variables: Sequence[Any], buffers: Buffers | None) -> tuple[list[Tensor
         starts.append(end)
         end += -(-each.nbytes // _ALIGNMENT) * _ALIGNMENT
     block = buffers.array(end)
-    taken = []
+    taken, pieces, shown = [], [], []
     for source, start in zip(arrays, starts, strict=True):
         neutral = to_neutral(source)
         part = block[start : start + neutral.nbytes]
-        np.copyto(part, np.frombuffer(neutral.data, np.uint8))
         taken.append(Tensor(neutral.dtype, neutral.shape, memoryview(part)))
+        if neutral.nbytes:
+            shown.append(np.frombuffer(neutral.data, np.uint8))  # keeps the memory alive until it is copied
+            pieces.append((part.ctypes.data, shown[-1].ctypes.data, neutral.nbytes))
+    copy_memory(pieces)
     return taken, lambda: buffers.give_back(block)
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mvc_callbacks.canonical import decode
 from mvc_callbacks.errors import CorruptObject, MissingObject, MVCError
 from mvc_callbacks.layout import Layout
-from mvc_callbacks.manifests import Manifest
+from mvc_callbacks.manifests import Entry, Manifest
 from mvc_callbacks.packs import SINGLE, parse_header, tensor_at
 from mvc_callbacks.progress import Progress
-from mvc_callbacks.tensors import Tensor
+from mvc_callbacks.tensors import Tensor, item_size
 
 __all__ = ["damaged_in", "read_state", "read_tree"]
 
 _LARGEST_TREE = 256 * 1024 * 1024
+_BATCH_BYTES = 8 * 1024 * 1024
 
 
 def read_state(
@@ -38,46 +40,87 @@ def read_state(
         MissingObject: If an object is missing.
         CorruptObject: If an object is not what its name says, or not what the manifest says.
     """
-    wanted: dict[str, set[str]] = {}
+    wanted: dict[str, list[Entry]] = {}
     for entry in manifest.entries:
-        wanted.setdefault(entry.object, set()).add(entry.digest)
+        wanted.setdefault(entry.object, []).append(entry)
     with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), thread_name_prefix="mvc-read") as pool:
-        read = pool.map(lambda each: layout.objects.read(each, verify=verify), wanted)
-        opened = dict(_told(zip(wanted, read, strict=True), layout, wanted, progress))
-    places = {
-        digest: parse_header(data, len(data), what=str(layout.objects.path_of(digest)))
-        for digest, data in opened.items()
-    }
-    tensors: dict[tuple[str, str, tuple[int, ...]], Tensor] = {}
-    state = {}
-    for entry in manifest.entries:
-        what = str(layout.objects.path_of(entry.object))
-        place = places[entry.object].get(SINGLE if entry.object == entry.digest else entry.digest)
+        tell = _Told(wanted, progress)
+        tensors: dict[_Key, Tensor] = {}
+        for found in pool.map(lambda item: _read_object(layout, *item, verify=verify), wanted.items()):
+            tensors.update(found)
+            tell.add(each for key, each in found.items() if not verify or _is_own(key))
+        packed = [(key, each) for key, each in tensors.items() if verify and not _is_own(key)]
+        for batch in pool.map(lambda batch: _check_packed(layout, batch), _batches(packed)):
+            tell.add(each for _, each in batch)
+    return {entry.name: tensors[_key(entry)] for entry in manifest.entries}
+
+
+_Key = tuple[str, str, str, tuple[int, ...]]
+
+
+def _key(entry: Entry) -> _Key:
+    return entry.object, entry.digest, entry.dtype, entry.shape
+
+
+def _is_own(key: _Key) -> bool:
+    """Tell whether a tensor is an object of its own."""
+    return key[0] == key[1]
+
+
+def _read_object(layout: Layout, digest: str, entries: list[Entry], *, verify: bool) -> dict[_Key, Tensor]:
+    """Map an object and find tensors in it; one that is a tensor's own is hashed here."""
+    own = any(entry.digest == digest for entry in entries)
+    what = str(layout.objects.path_of(digest))
+    data = layout.objects.read(digest, verify=verify and own)
+    places = parse_header(data, len(data), what=what)
+    found = {}
+    for entry in entries:
+        place = places.get(SINGLE if entry.object == entry.digest else entry.digest)
         if place is None:
             raise CorruptObject(
                 f"{what} does not hold the tensor {entry.name!r:.80} that the manifest looks for in it"
             )
-        key = (entry.digest, entry.dtype, entry.shape)
-        if key not in tensors:
-            tensors[key] = tensor_at(opened[entry.object], place, entry.dtype, entry.shape, what=what)
-            if verify and entry.object != entry.digest and tensors[key].digest() != entry.digest:
-                raise CorruptObject(f"{what}: the tensor {entry.name!r:.80} is not what its key says")
-        state[entry.name] = tensors[key]
-    return state
+        found[_key(entry)] = tensor_at(data, place, entry.dtype, entry.shape, what=what)
+    return found
 
 
-def _told(
-    read: Iterable[tuple[str, memoryview]], layout: Layout, wanted: Iterable[str], progress: Progress | None
-) -> Iterator[tuple[str, memoryview]]:
-    """Pass objects on as they are read, and tell how far that is."""
-    if progress is None:
-        yield from read
-        return
-    whole, done = sum(layout.objects.size_of(each) or 0 for each in wanted), 0
-    for digest, data in read:
-        yield digest, data
-        done += len(data)
-        progress(done, whole)
+def _batches(packed: list[tuple[_Key, Tensor]]) -> Iterator[list[tuple[_Key, Tensor]]]:
+    batch: list[tuple[_Key, Tensor]] = []
+    size = 0
+    for each in packed:
+        batch.append(each)
+        size += each[1].nbytes
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _check_packed(layout: Layout, batch: list[tuple[_Key, Tensor]]) -> list[tuple[_Key, Tensor]]:
+    """Hash tensors of packs, each by itself: then what else is in the pack, and its name, do not matter."""
+    for (place, digest, *_), tensor in batch:
+        if tensor.digest() != digest:
+            raise CorruptObject(
+                f"{layout.objects.path_of(place)} is damaged: its tensor {digest[:12]} is not what its key "
+                "says. `mvc verify --full` tells what it hurts"
+            )
+    return batch
+
+
+class _Told:
+    """Tells how far the reading is, in bytes of tensors."""
+
+    def __init__(self, wanted: Mapping[str, list[Entry]], progress: Progress | None) -> None:
+        unique = {_key(entry) for entries in wanted.values() for entry in entries}
+        self._whole = sum(math.prod(shape) * item_size(dtype) for _, _, dtype, shape in unique)
+        self._done = 0
+        self._progress = progress
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        self._done += sum(each.nbytes for each in tensors)
+        if self._progress is not None:
+            self._progress(self._done, self._whole)
 
 
 def damaged_in(layout: Layout, manifest: Manifest) -> frozenset[str]:

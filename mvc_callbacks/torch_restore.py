@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from mvc_callbacks.errors import IncompatibleModel, MVCError, MVCWarning
+from mvc_callbacks.errors import IncompatibleModel, MVCWarning
 from mvc_callbacks.store import VersionStore
+from mvc_callbacks.torch_assign import LAZY, assign
 from mvc_callbacks.torch_state import rebuild, to_torch
 from mvc_callbacks.torch_tensors import view_of
 from mvc_callbacks.versions import Version
@@ -20,7 +20,6 @@ from mvc_callbacks.versions import Version
 __all__ = ["load"]
 
 _SHOWN = 10
-_LAZY = (UninitializedBuffer, UninitializedParameter)
 _COMPILED = "_orig_mod"
 _WRAPPED = "module."
 
@@ -89,7 +88,7 @@ def load(
     if strict is None:
         strict = bool(getattr(model, "strict_loading", True))
     _judge(match, strict=strict, version=version, model=model)
-    _assign(model, target, {name: selected[other] for name, other in match.names.items()})
+    assign(model, target, {name: selected[other] for name, other in match.names.items()})
     if built:
         model.eval()
     whole = not (match.missing or match.clashing or match.unexpected or prefix)
@@ -167,7 +166,7 @@ def _difference(mine: Any, saved: Any, *, cast: bool) -> str | None:
     if not isinstance(mine, torch.Tensor) or not isinstance(saved, torch.Tensor):
         same = isinstance(mine, torch.Tensor) == isinstance(saved, torch.Tensor)
         return None if same else f"{type(saved).__name__} in the version, {type(mine).__name__} in the model"
-    if isinstance(mine, _LAZY):
+    if isinstance(mine, LAZY):
         return None  # a lazy module takes its shape from what is loaded
     if mine.device.type == "meta":
         return "on the meta device in the model; materialise it first, for example with to_empty(device=...)"
@@ -202,22 +201,3 @@ def _listed(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return "; ".join(names[:_SHOWN]) + more
-
-
-def _assign(model: nn.Module, target: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:
-    before = {
-        name: target[name].detach().clone()
-        for name in loaded
-        if isinstance(target[name], torch.Tensor) and not isinstance(target[name], _LAZY)
-    }
-    try:
-        model.load_state_dict(dict(loaded), strict=False)
-    except Exception as error:
-        with torch.no_grad():
-            for name, old in before.items():
-                target[name].copy_(old)
-        if isinstance(error, MVCError) or not isinstance(error, RuntimeError):
-            raise
-        raise IncompatibleModel(
-            f"{type(model).__name__} refused the weights and is as it was: {error}"
-        ) from error

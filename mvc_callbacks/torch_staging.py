@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mvc_callbacks.copies import copy_memory
 from mvc_callbacks.tensors import Tensor
 from mvc_callbacks.torch_tensors import copy_bits, dtype_name, memory_of, neutral_of, plain
 
@@ -113,9 +114,14 @@ class Staging:
         devices = {source.device for source in self._sources if source.is_cuda}
         block = buffers.acquire(end, pinned=bool(devices))
         try:
+            ours = []
             for source, start in zip(self._sources, starts, strict=True):
-                if source.numel():
+                size = source.numel() * source.element_size()
+                if size and source.device.type == "cpu" and source.is_contiguous():
+                    ours.append((block.data_ptr() + start, source.data_ptr(), size))
+                elif size:
                     copy_bits(source, _part(block, start, source), non_blocking=source.is_cuda)
+            copy_memory(ours)
         except BaseException:
             buffers.give_back(block)
             raise

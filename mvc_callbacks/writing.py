@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mvc_callbacks import files
@@ -29,7 +29,9 @@ __all__ = ["Written", "is_whole", "looks_whole", "write_state"]
 LARGE = 4 * 1024 * 1024
 _BATCH = 64
 _LARGEST_PACK = 50_000  # tensors; readers accept twice as many
-_THREADS = max(2, min(8, os.cpu_count() or 2))
+_PACK_BYTES = 128 * 1024 * 1024  # a pack is hashed and written by one thread: several share larger ones
+# Twice the cores: half of them wait for the disk.
+_THREADS = max(4, min(16, 2 * (os.cpu_count() or 2)))
 
 
 @dataclass(slots=True)
@@ -61,34 +63,29 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
         OSError: If the disk refuses; what was written until then is not referred to by anything.
     """
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="mvc-write") as pool:
-        named = _digests(state, pool)
+        named, sizes = _hash_and_put(layout, state, pool)
         by_digest = {named[name]: tensor for name, tensor in state.tensors.items()}
         shapes = ((name, tensor.dtype, tensor.shape, named[name]) for name, tensor in state.tensors.items())
         digest = weights_digest(shapes)
         existing = _existing(layout, digest)
         place = _known_places(layout, existing, previous, by_digest, pool)
-        written = Written(Manifest(digest, ()))
-        large = [each for each, tensor in by_digest.items() if tensor.nbytes >= LARGE and each not in place]
+        place.update({each: each for each in sizes})
         packs = list(_packs(state, named, by_digest, place))
-        puts = [pool.submit(_put_one, layout, each, by_digest[each]) for each in large]
-        puts += [
-            pool.submit(layout.objects.put, name, chunks, sum(map(len, chunks))) for name, _, chunks in packs
-        ]
-        sizes = [put.result() for put in puts]
-        written.bytes = sum(sizes)
-    place.update({each: each for each in large})
-    place.update({key: name for name, keys, _ in packs for key in keys})
-    entries = tuple(
-        Entry(name, tensor.dtype, tensor.shape, named[name], place[named[name]], state.labels.get(name))
-        for name, tensor in state.tensors.items()
-    )
-    written.manifest = Manifest(digest, entries, None if existing is None else existing.base)
-    # Another run may have written an object a moment ago and not have made its name durable yet. What this
-    # run's last version relies on is durable, but for what was healed just now.
-    known = previous.objects if previous is not None else frozenset()
-    stored = [*large, *(name for name, _, _ in packs)]
-    fresh = {name for name, size in zip(stored, sizes, strict=True) if size}
-    layout.objects.sync((written.manifest.objects - known) | fresh)
+        puts = [pool.submit(_put_pack, layout, keys, by_digest) for keys in packs]
+        for keys, put in zip(packs, puts, strict=True):
+            name, sizes[name] = put.result()
+            place.update(dict.fromkeys(keys, name))
+        entries = tuple(
+            Entry(name, tensor.dtype, tensor.shape, named[name], place[named[name]], state.labels.get(name))
+            for name, tensor in state.tensors.items()
+        )
+        manifest = Manifest(digest, entries, None if existing is None else existing.base)
+        # Another run may have written an object a moment ago and not have made its name durable yet. What
+        # this run's last version relies on is durable, but for what was healed just now.
+        known = previous.objects if previous is not None else frozenset()
+        fresh = {name for name, size in sizes.items() if size}
+        layout.objects.sync((manifest.objects - known) | fresh, pool)
+    written = Written(manifest, sum(sizes.values()))
     if existing is not None and all(place[entry.digest] == entry.object for entry in existing.entries):
         layout.manifests.sync(digest)
     else:
@@ -98,22 +95,46 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
     return written
 
 
-def _digests(state: State, pool: ThreadPoolExecutor) -> dict[str, str]:
-    """Hash every tensor once, the small ones in batches: a task of its own costs more than a small tensor."""
+def _hash_and_put(layout: Layout, state: State, pool: Executor) -> tuple[dict[str, str], dict[str, int]]:
+    """Hash every tensor once, and store the large ones at once: some are written while others are hashed.
+
+    Args:
+        layout: The store.
+        state: The tensors.
+        pool: Where it is done.
+
+    Returns:
+        Name to digest, and the bytes written by the digest of every object that holds one large tensor.
+    """
     unique = {id(tensor): tensor for tensor in state.tensors.values()}
-    large = [tensor for tensor in unique.values() if tensor.nbytes >= LARGE]
     small = [tensor for tensor in unique.values() if tensor.nbytes < LARGE]
+    large = [tensor for tensor in unique.values() if tensor.nbytes >= LARGE]
+    large.sort(key=lambda tensor: -tensor.nbytes)  # so that no long one is begun when others are done
+    sizes: dict[str, int] = {}
+    owners: dict[str, int] = {}  # of equal tensors one is written
+
+    def hash_and_put(tensors: list[Tensor]) -> list[str]:
+        (tensor,) = tensors
+        digest = tensor.digest()
+        if owners.setdefault(digest, id(tensor)) == id(tensor):
+            header = tensor.header()
+            size = len(header) + tensor.nbytes
+            sizes[digest] = layout.objects.put(digest, [header, tensor.data], size)
+        return [digest]
+
+    # A task of its own costs more than a small tensor.
     batches = [small[at : at + _BATCH] for at in range(0, len(small), _BATCH)]
-    tasks = [(batch, pool.submit(_hash_all, batch)) for batch in [*([each] for each in large), *batches]]
+    tasks = [(batch, pool.submit(_hash_all, batch)) for batch in batches]
+    tasks += [([tensor], pool.submit(hash_and_put, [tensor])) for tensor in large]
     digests = {
         id(tensor): digest
         for batch, task in tasks
         for tensor, digest in zip(batch, task.result(), strict=True)
     }
-    return {name: digests[id(tensor)] for name, tensor in state.tensors.items()}
+    return {name: digests[id(tensor)] for name, tensor in state.tensors.items()}, sizes
 
 
-def _hash_all(tensors: Iterable[Tensor]) -> list[str]:
+def _hash_all(tensors: list[Tensor]) -> list[str]:
     return [tensor.digest() for tensor in tensors]
 
 
@@ -130,7 +151,7 @@ def _known_places(
     existing: Manifest | None,
     previous: Manifest | None,
     by_digest: Mapping[str, Tensor],
-    pool: ThreadPoolExecutor,
+    pool: Executor,
 ) -> dict[str, str]:
     """Tell where tensors of the state lie already, by the same state elsewhere or the run's last version.
 
@@ -184,40 +205,45 @@ def is_whole(layout: Layout, digest: str) -> bool:
     return manifest is not None and all(looks_whole(layout, each) for each in manifest.objects)
 
 
-def _put_one(layout: Layout, digest: str, tensor: Tensor) -> int:
-    header = tensor.header()
-    return layout.objects.put(digest, [header, tensor.data], len(header) + tensor.nbytes)
-
-
 def _packs(
     state: State, named: Mapping[str, str], by_digest: Mapping[str, Tensor], place: Mapping[str, str]
-) -> Iterator[tuple[str, list[str], list[bytes | memoryview]]]:
-    """Put the small tensors that lie nowhere into packs: one that trains, one frozen, one of buffers."""
+) -> Iterator[list[str]]:
+    """Put the tensors that lie nowhere into packs: those that train, the frozen ones, buffers."""
     taken = set(place)
     # A tensor that is in two groups goes with the one that changes least.
     for group in ("frozen", "buffer", "train"):
         keys = {
             digest
             for name, digest in named.items()
-            if by_digest[digest].nbytes < LARGE
-            and digest not in taken
-            and state.groups.get(name, "train") == group
+            if digest not in taken and state.groups.get(name, "train") == group
         }
         taken |= keys
-        ordered = sorted(keys)
-        for at in range(0, len(ordered), _LARGEST_PACK):
-            yield _pack(ordered[at : at + _LARGEST_PACK], by_digest)
+        yield from _split(sorted(keys), by_digest)
 
 
-def _pack(
-    keys: list[str], by_digest: Mapping[str, Tensor]
-) -> tuple[str, list[str], list[bytes | memoryview]]:
+def _split(keys: list[str], by_digest: Mapping[str, Tensor]) -> Iterator[list[str]]:
+    """Go through so many keys at a time that their pack is not too large."""
+    pack: list[str] = []
+    size = 0
+    for key in keys:
+        if pack and (len(pack) == _LARGEST_PACK or size + by_digest[key].nbytes > _PACK_BYTES):
+            yield pack
+            pack, size = [], 0
+        pack.append(key)
+        size += by_digest[key].nbytes
+    if pack:
+        yield pack
+
+
+def _put_pack(layout: Layout, keys: list[str], by_digest: Mapping[str, Tensor]) -> tuple[str, int]:
+    """Store a pack; return its name and the bytes written."""
     header, ordered = pack_header((key, by_digest[key]) for key in keys)
     chunks: list[bytes | memoryview] = [header, *(tensor.data for _, tensor in ordered)]
     digest = hashlib.sha256()
-    for chunk in chunks:
+    for chunk in files.gathered(chunks):
         digest.update(chunk)
-    return digest.hexdigest(), keys, chunks
+    name = digest.hexdigest()
+    return name, layout.objects.put(name, chunks, sum(map(len, chunks)))
 
 
 def _base(layout: Layout, previous: Manifest | None) -> Manifest | None:

@@ -1,0 +1,95 @@
+"""Keras: the callback beside Keras' own ModelCheckpoint, on TensorFlow."""
+
+from __future__ import annotations
+
+import functools
+import os
+import statistics
+import time
+from typing import Any
+
+from benchmarks.harness import Row, Table, alternate, apart, installed
+
+_PEER = "keras ModelCheckpoint (.keras)"
+
+
+def tables(quick: bool) -> list[Table]:
+    """Measure; about four minutes."""
+    if not (installed("keras") and installed("tensorflow")):
+        return []
+    given: dict[str, Any] = {"layers": 2, "width": 64} if quick else {"layers": 32, "width": 2000}
+    first = apart(fit, saver=_PEER, batches=2, epochs=2, **given)
+    batches = max(1, round(statistics.mean(first["taken"]) / first["batch"]))
+    given |= {"batches": batches, "epochs": 2 if quick else 4}
+    contenders = {name: functools.partial(apart, fit, saver=name, **given) for name in ("ours", _PEER)}
+    results = alternate(contenders, 1 if quick else 3)
+    values = {
+        what: {name: tuple(_one(each[what]) for each in results[name]) for name in contenders}
+        for what in ("taken", "fit", "end")
+    }
+    rows = [
+        Row(figure, values[what]["ours"], "s", values[what][_PEER], _PEER, bar)
+        for what, figure, bar in (
+            ("taken", "taken from the training thread, per version", 0.15),
+            ("fit", "the whole fit", 0.7),
+            ("end", "– of it after the last epoch", None),
+        )
+    ]
+    return [
+        Table(
+            "Keras",
+            "512 MB of weights, SGD, TensorFlow; a version at the end of each epoch, which takes about "
+            "as long as one save of the peer and computes on the same two cores. Ours is fsynced, the "
+            "peer's file is in the page cache only.",
+            tuple(rows),
+        )
+    ]
+
+
+def _one(value: Any) -> float:
+    return statistics.mean(value) if isinstance(value, list) else float(value)
+
+
+def fit(saver: str, layers: int, width: int, batches: int, epochs: int) -> dict[str, Any]:
+    """Fit a stack of dense layers; return what hooks took, and the whole."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+    import numpy
+
+    marks: dict[str, list[float]] = {"before": [], "after": [], "batch": []}
+
+    class Mark(keras.callbacks.Callback):  # type: ignore[misc]
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self._name = name
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            marks[self._name].append(time.perf_counter())
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if self._name == "before":
+                marks["batch"].append(time.perf_counter())
+
+    if saver == "ours":
+        from mvc_callbacks.keras import VersionCheckpoint
+
+        used: Any = VersionCheckpoint("store", run="bench")
+    else:
+        used = keras.callbacks.ModelCheckpoint("model-{epoch}.keras")
+    keras.utils.set_random_seed(0)
+    dense = [keras.layers.Dense(width, use_bias=False) for _ in range(layers)]
+    model = keras.Sequential([keras.Input((width,)), *dense])
+    model.compile("sgd", "mse")
+    x = numpy.ones((batches * 8, width), "float32")
+    os.sync()
+    started = time.perf_counter()
+    model.fit(x, x, batch_size=8, epochs=epochs, verbose=0, callbacks=[Mark("before"), used, Mark("after")])
+    ended = time.perf_counter()
+    batch = [b - a for a, b in zip(marks["batch"], marks["batch"][1:], strict=False)]
+    return {
+        "taken": [b - a for a, b in zip(marks["before"], marks["after"], strict=True)],
+        "batch": sorted(batch)[0] if batch else 0.1,
+        "fit": ended - started,
+        "end": ended - marks["after"][-1],
+    }
