@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from small_models import Small, trainer_of
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from mvc_callbacks import MVCWarning, VersionStore
 from mvc_callbacks.errors import BadName, Misconfigured, SaveFailed
@@ -89,19 +89,40 @@ class RandomlyShifted(TensorDataset):
         return (super().__getitem__(index)[0] + torch.rand(4),)
 
 
+class RandomlyShiftedFiles(Dataset[Any]):
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.glob("*.bin"))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Any:
+        values = torch.frombuffer(bytearray(self.paths[index].read_bytes()), dtype=torch.float32)
+        return (values + torch.rand(4),)
+
+
+class NoisyFiles(Noisy):
+    def train_dataloader(self) -> Any:
+        return DataLoader(RandomlyShiftedFiles(Path.cwd()), batch_size=2, shuffle=True, num_workers=2)
+
+
 @pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("model_class", [Noisy, NoisyFiles])
 def test_the_weights_after_fit_are_the_same_bits_with_and_without(
-    background: bool, store: VersionStore
+    model_class: type[Noisy], background: bool, store: VersionStore
 ) -> None:
+    for number in range(8):
+        Path(f"{number}.bin").write_bytes(torch.full((4,), float(number)).numpy().tobytes())
     states = []
     for callbacks in ([], [VersionCheckpoint(store.path, background=background, every_n_train_steps=1)]):
         pl.seed_everything(3, verbose=False)
-        model = Noisy()
+        model = model_class()
         trainer_of(*callbacks, max_epochs=2, enable_checkpointing=bool(callbacks)).fit(model)
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         states[-1]["rng"] = torch.get_rng_state()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert len(store.versions()) == 8
+    coverage = "files" if model_class is NoisyFiles else "arrays"
+    assert [each.data["train"].coverage for each in store.versions()] == [coverage] * 8
 
 
 def test_bad_input_37_a_version_is_one_moment_although_training_goes_on(store: VersionStore) -> None:
