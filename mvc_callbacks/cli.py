@@ -88,7 +88,7 @@ def log(
     if session.as_json:
         session.tell(told_log(found))
     elif not found.versions and selection:
-        session.note("no version is so")
+        session.note(f"none of {count(len(store.versions()), 'version')} is so")
     elif not found.versions:
         session.note(f"the store {clean(store.path)} has no version yet")
     else:
@@ -113,7 +113,7 @@ def show(session: Session, ref: str) -> None:
     if session.as_json:
         session.tell(told_page(page))
     else:
-        session.say(version_lines(page, now=_now(), paint=session.paint, width=session.width or 100))
+        session.page(version_lines(page, now=_now(), paint=session.paint, width=session.width or 100))
 
 
 @mvc.command(
@@ -165,7 +165,7 @@ def runs(session: Session) -> None:
     if not lines:
         session.note(f"the store {clean(store.path)} has no run with a version yet")
     else:
-        session.say(run_lines(lines, now=_now(), paint=session.paint))
+        session.page(run_lines(lines, now=_now(), paint=session.paint))
 
 
 @mvc.command(epilog="Example: mvc aliases")

@@ -11,6 +11,7 @@ from mvc_callbacks.render import clean
 
 if TYPE_CHECKING:
     from mvc_callbacks.store import VersionStore
+    from mvc_callbacks.versions import Version
 
 __all__ = ["delete", "note", "promote", "prune", "rebuild", "rollback"]
 
@@ -24,31 +25,34 @@ _expect = click.option(
 @click.argument("name")
 @click.option("-m", "--why", default="", metavar="TEXT", help="Why; kept in the alias's log.")
 @_expect
+@json_option
 @store_option
 @click.pass_obj
 def promote(session: Session, ref: str, name: str, why: str, expect: str | None) -> None:
     """Point the alias NAME to a version."""
     store = session.store
     before = store.aliases().get(name)
-    _say_moved(session, store, name, before, store.promote(ref, name, why=why, expect=expect).id)
+    _say_moved(session, store, name, before, store.promote(ref, name, why=why, expect=expect))
 
 
 @click.command(epilog='Example: mvc rollback production -m "it was slower"')
 @click.argument("name")
 @click.option("-m", "--why", default="", metavar="TEXT", help="Why; kept in the alias's log.")
 @_expect
+@json_option
 @store_option
 @click.pass_obj
 def rollback(session: Session, name: str, why: str, expect: str | None) -> None:
     """Point the alias NAME back to where it was before."""
     store = session.store
     before = store.aliases().get(name)
-    _say_moved(session, store, name, before, store.rollback(name, why=why, expect=expect).id)
+    _say_moved(session, store, name, before, store.rollback(name, why=why, expect=expect))
 
 
 @click.command(epilog='Example: mvc note best "trained before the labels were repaired"')
 @click.argument("ref")
 @click.argument("text")
+@json_option
 @store_option
 @click.pass_obj
 def note(session: Session, ref: str, text: str) -> None:
@@ -56,7 +60,10 @@ def note(session: Session, ref: str, text: str) -> None:
     from mvc_callbacks.cli_reports import named
 
     version = session.store.note(ref, text)
-    session.say([f"{named(version)}: {clean(version.notes[-1].text, 400)}"])
+    if session.as_json:
+        session.tell(version.to_dict())
+    else:
+        session.say([f"{named(version)}: {clean(version.notes[-1].text, 400)}"])
 
 
 @click.command(epilog="Example: mvc prune --keep-last 2 --keep-best 1 --older-than 30d --dry-run")
@@ -162,8 +169,14 @@ def rebuild(session: Session) -> None:
         session.say(rebuilt(report))
 
 
-def _say_moved(session: Session, store: VersionStore, name: str, before: str | None, after: str) -> None:
+def _say_moved(
+    session: Session, store: VersionStore, name: str, before: str | None, version: Version
+) -> None:
     from mvc_callbacks.cli_reports import moved
     from mvc_callbacks.viewing import versions_of
 
-    session.say(moved(name, before, after, versions_of(store, filter(None, [before, after]))))
+    if session.as_json:
+        place = {"run": version.run, "number": version.number}
+        session.tell({"name": name, "id": version.id, **place, "previous": before})
+        return
+    session.say(moved(name, before, version.id, versions_of(store, filter(None, [before, version.id]))))

@@ -28,6 +28,7 @@ __all__ = ["export", "identify", "import_", "report"]
     help="Else lightning for FILE.ckpt, and safetensors.",
 )
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
+@json_option
 @store_option
 @click.pass_obj
 def export(session: Session, ref: str, file: Path, form: str | None, force: bool) -> None:
@@ -36,7 +37,6 @@ def export(session: Session, ref: str, file: Path, form: str | None, force: bool
     huggingface: FILE is a folder with model.safetensors and a card that tells where they come from.
     lightning: a .ckpt that stock Lightning opens; needs torch.
     """
-    from mvc_callbacks.cli_reports import named
     from mvc_callbacks.errors import Misconfigured
     from mvc_callbacks.export import check_target, write_huggingface, write_safetensors
 
@@ -58,7 +58,7 @@ def export(session: Session, ref: str, file: Path, form: str | None, force: bool
         written = write_checkpoint(store, version.id, file, overwrite=force)
         if not version.has_training_state:
             session.note("without a training state: load_from_checkpoint takes it, fit cannot go on from it")
-        session.say([f"{clean(file)}: Lightning checkpoint, {size(written)}, from {named(version)}"])
+        _say_written(session, file, form, version, written, "Lightning checkpoint")
         return
     with session.progress("reading") as progress:
         tensors = store.tensors(version, progress=progress)
@@ -66,10 +66,20 @@ def export(session: Session, ref: str, file: Path, form: str | None, force: bool
         written = write_huggingface(tensors, file, card(store, version), overwrite=force)
     else:
         written = write_safetensors(tensors, file, overwrite=force)
-    session.say([f"{clean(file)}: {count(len(tensors), 'tensor')}, {size(written)}, from {named(version)}"])
+    _say_written(session, file, form, version, written, count(len(tensors), "tensor"))
     left_out = version.details.record["weights"].get("extra") or {}
     if left_out:
         session.note(f"left out, as they are no tensors: {clean(', '.join(left_out), 200)}")
+
+
+def _say_written(session: Session, file: Path, form: str, version: Version, written: int, what: str) -> None:
+    from mvc_callbacks.cli_reports import named
+
+    if session.as_json:
+        place = {"id": version.id, "run": version.run, "number": version.number}
+        session.tell({"file": str(file.absolute()), "format": form, "bytes": written, **place})
+    else:
+        session.say([f"{clean(file)}: {what}, {size(written)}, from {named(version)}"])
 
 
 def card(store: VersionStore, version: Version) -> str:

@@ -70,8 +70,8 @@ def select(
         Those that are, in the same order, and what to note beside some of them, by id.
 
     Raises:
-        Misconfigured: If the condition cannot be read, or asks for a name that no version has.
-        UnknownRef: If no version's data has such a file.
+        Misconfigured: If the condition cannot be read, or asks for a name that no version has; if a file is
+            looked for, and no version has a list of its files.
     """
     chosen = list(versions)
     if selection.since is not None:

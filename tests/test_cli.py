@@ -863,3 +863,72 @@ def test_runs_that_went_on_one_from_the_other_are_one_line(tmp_path: Path) -> No
     found = told(store, "runs")
     assert [each["label"] for each in found] == ["long", "long-2", "long-3", "branch"]
     assert [each["chain"] for each in found] == ["long", "long", "long", "branch"]
+
+
+def test_what_changes_a_store_tells_it_as_json_too(store: VersionStore, tmp_path: Path) -> None:
+    first, best = store.get("baseline/1"), store.get("best")
+    assert told(store, "promote", "baseline/1", "production") == {
+        "name": "production",
+        "id": first.id,
+        "run": "baseline",
+        "number": 1,
+        "previous": None,
+    }
+    assert told(store, "promote", "best", "production")["previous"] == first.id
+    assert told(store, "rollback", "production") == {
+        "name": "production",
+        "id": first.id,
+        "run": "baseline",
+        "number": 1,
+        "previous": best.id,
+    }
+    assert told(store, "note", "best", "seen")["notes"][0]["text"] == "seen"
+    target = tmp_path / "model.safetensors"
+    assert told(store, "export", "best", str(target)) == {
+        "file": str(target),
+        "format": "safetensors",
+        "bytes": target.stat().st_size,
+        "id": best.id,
+        "run": best.run,
+        "number": best.number,
+    }
+
+
+def example_of(command: str) -> str:
+    text = CliRunner().invoke(mvc, [command, "--help"], terminal_width=200).stdout
+    [example] = re.findall(r"Example: (mvc .*)", text)
+    return str(example)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_in_the_help_of_a_command_works(command: str, tmp_path: Path) -> None:
+    store, _ = make_store(tmp_path / "model_versions")
+    run = store.open_run("experiment-7", framework="torch")
+    run.commit(snapshot(77), metrics={"val_loss": 0.4}, hyperparameters={"given": {"lr": 1e-4}})
+    store.promote("baseline/1", "production")
+    store.promote("baseline/2", "production")
+    if command == "identify":
+        call(store, "export", "best", str(tmp_path / "model.safetensors"))
+    if command == "import":
+        torch = pytest.importorskip("torch")
+        folder = tmp_path / "lightning_logs/version_0/checkpoints"
+        folder.mkdir(parents=True)
+        torch.save({"state_dict": {"weight": torch.zeros(2)}}, folder / "epoch=0.ckpt")
+    environment = {name: value for name, value in os.environ.items() if name != "MVC_STORE"}
+    line = f"mvc() {{ '{sys.executable}' -c '{RUN[2]}' \"$@\"; }}; {example_of(command)}"
+    ended = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout and "error" not in ended.stderr
+
+
+def test_a_version_that_is_longer_than_the_terminal_goes_through_the_pager(
+    store: VersionStore, tmp_path: Path
+) -> None:
+    pager = tmp_path / "pager"
+    pager.write_text("#!/bin/sh\necho paged; cat\n")
+    pager.chmod(0o755)
+    environment = {**os.environ, "TERM": "xterm", "PAGER": str(pager)}
+    assert on_terminal(["show", "best", "--store", str(store.path)], environment).startswith("paged")
+    assert "paged" not in process("show", "best", "--store", str(store.path), env=environment).stdout
