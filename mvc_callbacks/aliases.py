@@ -55,16 +55,11 @@ class AliasTable:
 
     def log(self, name: str | None = None) -> list[AliasMove]:
         """Return the moves of one alias, or of all, oldest first."""
-        try:
-            return [
-                AliasMove(**{field: row[field] for field in _FIELDS})
-                for row in self._tables()[1]
-                if name is None or row["name"] == name
-            ]
-        except (KeyError, TypeError) as error:
-            raise CorruptHistory(
-                f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`"
-            ) from error
+        return [
+            AliasMove(**{field: row[field] for field in _FIELDS})
+            for row in self._tables()[1]
+            if name is None or row["name"] == name
+        ]
 
     def is_told(self, events: Mapping[str, Mapping[str, Any]]) -> bool:
         """Tell whether every move is told by an event, in order, and the aliases are where the moves lead.
@@ -127,16 +122,11 @@ class AliasTable:
         """
         tables = self._storage.read() or {}
         log = tables.get("log", {})
-        if any(row.get("event") == identity for row in log.values()):
-            return
         with TinyDB(storage=lambda: _Once(self._storage, tables)) as database:
             row = {**{field: event[field] for field in _FIELDS}, "event": identity, "turn": event["turn"]}
             database.table("log").insert(Document(row, doc_id=max(map(int, log), default=0) + 1))
             current = database.table("aliases")
-            if event["id"] is None:
-                current.remove(where("name") == event["name"])
-            else:
-                current.upsert({"name": event["name"], "id": event["id"]}, where("name") == event["name"])
+            current.upsert({"name": event["name"], "id": event["id"]}, where("name") == event["name"])
 
     def replace(self, events: list[tuple[str, Mapping[str, Any]]]) -> None:
         """Write all anew from alias events. Hold the store's lock."""

@@ -111,11 +111,6 @@ class Run:
         """The number of the run's next version, if none is skipped; a save that fails skips its own."""
         return self._tried + 1
 
-    @property
-    def record_id(self) -> str | None:
-        """The id of the run's record; None before its first version."""
-        return self._record
-
     def commit(
         self,
         snapshot: Snapshot,
