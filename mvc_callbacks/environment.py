@@ -14,7 +14,7 @@ from typing import Any
 
 from mvc_callbacks.masking import without_credentials, without_secrets, words
 
-__all__ = ["capture"]
+__all__ = ["capture", "cpu"]
 
 # Variables that change what training computes, or say which job it was. No others are read: the rest is
 # nobody's business.
@@ -61,7 +61,7 @@ def capture() -> dict[str, Any]:
         "argv": _argv,
         "cwd": lambda: _text(str(Path.cwd())),
         "variables": _variables,
-        "cpu": _cpu,
+        "cpu": cpu,
         "packages": _packages,
         "frameworks": _frameworks,
         "devices": lambda: _devices(problems),
@@ -114,7 +114,8 @@ def _variables() -> dict[str, str]:
     return {name: _text(without_credentials(os.environ[name])) for name in _VARIABLES if name in os.environ}
 
 
-def _cpu() -> dict[str, Any]:
+def cpu() -> dict[str, Any]:
+    """Tell the processors, as plain JSON values."""
     told: dict[str, Any] = {"count": os.cpu_count()}
     if hasattr(os, "sched_getaffinity"):
         told["usable"] = len(os.sched_getaffinity(0))

@@ -16,10 +16,15 @@ _SHOWN = 5
 
 
 class Watch:
-    """Notices which attributes of some objects have changed since they were seen first."""
+    """Notices which attributes of some objects have changed since they were seen first.
 
-    def __init__(self) -> None:
+    Args:
+        skip: Names of attributes that a framework changes by itself.
+    """
+
+    def __init__(self, skip: frozenset[str] = frozenset()) -> None:
         self._seen: dict[str, dict[str, Any]] = {}
+        self._skip = skip
 
     def begin(self, watched: Mapping[str, Any]) -> None:
         """Remember how the objects are now.
@@ -37,7 +42,7 @@ class Watch:
             if before.get("") != now[""]:
                 self._seen[name] = now
                 continue
-            names = [key for key, token in now.items() if before.get(key) != token]
+            names = [key for key in now if key not in self._skip and before.get(key) != now[key]]
             if names:
                 told.append(f"{name} changes {', '.join(names[:_SHOWN])}, which no version holds")
         return told

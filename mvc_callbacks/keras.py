@@ -50,7 +50,8 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
             or ``"all"``.
         background: Write beside training, from a copy in host memory.
         on_error: ``"warn"``, or ``"raise"`` to stop training when a save fails.
-        on_data_change: Accepted; it has no effect yet.
+        on_data_change: What to do if these are not the data of the version that training goes on from:
+            ``"warn"``, ``"error"`` (stop before training), or ``"ignore"`` (do not compare).
         resume: A ref, or ``"last"`` (the newest version of this ``run``): training goes on from it, once.
         monitor: As ModelCheckpoint's.
         verbose: As ModelCheckpoint's.
@@ -175,7 +176,12 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
         self._run_name, previous = None, self._run_name
         if self.run is None and self.resume == "last":
             self._run_name = previous
-        session.begin(model, self.params or {})
+        try:
+            session.begin(model, self.params or {})
+        except BaseException:
+            session.forget_initial_epoch(model)
+            session.finish(wait_for_data=False)
+            raise
         self._resumed = True
         self._run_name = self._last_ref = self._best_ref = None
         if session.best is not None:
@@ -194,6 +200,7 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
         """Save as ModelCheckpoint does, and without its error in the first epoch."""
         if self._session is not None:
             self._session.settle(wait=False)
+            self._session.resuming.after_batch(batch)
         if self.save_freq != "epoch" and self.save_best_only:
             self._prepare()  # stock does so at an epoch's end only, and until then cannot compare
         super().on_train_batch_end(batch, logs)

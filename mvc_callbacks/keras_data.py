@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mvc_callbacks import fingerprint
 from mvc_callbacks.fingerprint import Plan
+from mvc_callbacks.keras_pipelines import chain, file_names, functions_of, generates, is_pipeline, tensors_of
 from mvc_callbacks.sources import Finder
 
 __all__ = ["evaluation_plans", "fit_plans"]
 
 _log = logging.getLogger(__name__)
-_MOST_NAMES = 1_000_000
-_MOST_DATASETS = 10_000
 
 
 def fit_plans(declared: Any, arguments: Mapping[str, Any] | None) -> dict[str, Plan]:
@@ -64,7 +62,7 @@ def _plan(arguments: Mapping[str, Any], *names: str, call: str) -> Plan:
     given = {name: arguments[name] for name in names if arguments.get(name) is not None}
     if not given:
         return _not_found(f"{call} was called without data")
-    if _is_tf_dataset(given.get("x")):
+    if is_pipeline(given.get("x")):
         plan = _plan_tf_data(given["x"])
     else:
         values = {name: _as_array(each) for name, each in given.items()}
@@ -107,25 +105,17 @@ def _planned(plan: Callable[[], dict[str, Plan]]) -> dict[str, Plan]:
         return {}
 
 
-# tf.data: a pipeline is a chain of datasets, at whose ends lie tensors: arrays, or the names of files.
-
-
-def _is_tf_dataset(value: Any) -> bool:
-    tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and isinstance(value, tensorflow.data.Dataset)
-
-
 def _plan_tf_data(dataset: Any) -> Plan:
     finder = Finder(str(Path.cwd()))
     arrays: list[Any] = []
     files: dict[str, None] = {}
     generated = False
-    for each in _chain(dataset):
-        if any(map(_generates, _functions(each))):
+    for each in chain(dataset):
+        if any(map(generates, functions_of(each))):
             generated = True
             continue
-        for tensor in _tensors(each):
-            names = _file_names(tensor)
+        for tensor in tensors_of(each):
+            names = file_names(tensor)
             if names is None:
                 arrays.append(tensor)
             else:
@@ -141,63 +131,3 @@ def _plan_tf_data(dataset: Any) -> Plan:
     if finder.count() == (0, 0, 0, 0):
         finder.unknown("no files or tensors were found in the tf.data pipeline; name the data with data=")
     return Plan(finder, False)
-
-
-def _chain(dataset: Any) -> Iterator[Any]:
-    """Go through a pipeline's datasets, those inside of readers and of zip and interleave included."""
-    seen: set[int] = set()
-    left = [dataset]
-    tensorflow = sys.modules["tensorflow"]
-    while left and len(seen) < _MOST_DATASETS:
-        each = left.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        left += each._inputs()
-        left += [value for value in vars(each).values() if isinstance(value, tensorflow.data.Dataset)]
-
-
-def _tensors(dataset: Any) -> Iterator[Any]:
-    import tensorflow
-
-    held = [value for name, value in vars(dataset).items() if name in ("_tensors", "_filenames")]
-    for function in _functions(dataset):
-        captured = getattr(getattr(function, "function", None), "captured_inputs", ())
-        # A function may capture any number of tensors that are no data, such as a table of labels.
-        held += [each for each in captured if each.dtype == tensorflow.string]
-    for value in tensorflow.nest.flatten(held):
-        if isinstance(value, tensorflow.Tensor) and hasattr(value, "numpy"):
-            yield value
-
-
-def _functions(dataset: Any) -> list[Any]:
-    functions = getattr(dataset, "_functions", None)
-    return list(functions()) if callable(functions) else []
-
-
-def _generates(function: Any) -> bool:
-    concrete = getattr(function, "function", None)
-    told = getattr(concrete, "function_def", None)
-    return told is not None and any(node.op == "GeneratorDataset" for node in told.node_def)
-
-
-def _file_names(tensor: Any) -> list[str] | None:
-    """Return the names of files that a tensor of text holds; None where it is data by itself."""
-    import tensorflow
-
-    if tensor.dtype != tensorflow.string:
-        return None
-    values = tensor.numpy()
-    flat = values.reshape(-1)[:_MOST_NAMES].tolist() if hasattr(values, "reshape") else [values]
-    names = [each.decode("utf-8", "surrogateescape") for each in flat]
-    return [each for each in names if _names_file(each)] if any(map(_names_file, names[:8])) else None
-
-
-def _names_file(text: str) -> bool:
-    if "://" in text[:10]:
-        return True
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # too long, or with NUL: no name at all
-        return False

@@ -12,15 +12,13 @@ from typing import Any, Literal, cast
 import keras
 
 from mvc_callbacks import hyperparameters, keras_restore, keras_state, lineage, tree
-from mvc_callbacks.errors import (
-    MVCError,
-    MVCWarning,
-    SaveFailed,
-)
+from mvc_callbacks.continuation import compare_data, promise, refuse_change
+from mvc_callbacks.errors import MVCError, MVCWarning, SaveFailed
 from mvc_callbacks.keras_averages import Averages
 from mvc_callbacks.keras_boards import Boards
 from mvc_callbacks.keras_data import fit_plans
 from mvc_callbacks.keras_facts import architecture, hyperparameters_of
+from mvc_callbacks.keras_resume import KEY, Resuming
 from mvc_callbacks.keras_staging import Buffers
 from mvc_callbacks.metrics import scalars_of
 from mvc_callbacks.recorder import Facts, Recorder, report_failed_save
@@ -65,6 +63,7 @@ class Session:
         self._arguments = arguments
         self._averages = Averages(model, arguments)
         self._board = Boards(arguments)
+        self.resuming = Resuming(callback, model, arguments)
         self._moment: _Moment | None = None
         self._number = 0
         self._error: BaseException | None = None
@@ -85,10 +84,11 @@ class Session:
 
     def begin(self, model: Any, params: Mapping[str, Any]) -> None:
         """Restore what is to be resumed; find out, beside training, what the run stands on."""
-        resumed = self._resume(model)
+        # Before restoring: a learning rate that was lowered on the way is no choice of anybody.
         self.recorder.hyperparameters = hyperparameters.tell(
             self._hyperparameters(model, params), exclude=self.callback.exclude_hyperparameters
         )
+        resumed = self._resume(model)
         plans = fit_plans(self.callback.data, self._arguments)
         self.recorder.begin(module_class=type(model), plans=plans)
         self.recorder.note_loggers(self._board.told())
@@ -100,6 +100,24 @@ class Session:
             self.recorder.parents = (known.parent(),)
         elif self.store.exists() and model.built and model.variables:
             self._find_parent(model)
+        self._promise(resumed)
+
+    def _promise(self, resumed: Version | None) -> None:
+        """Say, before training goes on, whether it will end with the same bits, and with which data."""
+        guarantee = self.resuming.begin()
+        data = compare_data(self.recorder, resumed, self.callback.on_data_change, stacklevel=4)
+        if self.callback.on_data_change == "error":
+            refuse_change(data.changed)
+        if guarantee is not None and resumed is not None:
+            promise(
+                self.recorder,
+                guarantee,
+                version=resumed,
+                name=f"{resumed.run}/{resumed.number}",
+                data=data,
+                free=("epochs", "batch_size", "steps_per_epoch"),
+                stacklevel=4,
+            )
 
     def _hyperparameters(self, model: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         gathered = hyperparameters.gather(explicit=self.callback.hyperparameters)
@@ -119,7 +137,10 @@ class Session:
         version = self._to_resume()
         if version is None:
             return None
+        if version.details.record.get("keras", {}).get("batch") is not None:
+            self.resuming.prepare()
         rest = keras_restore.load(self.store, version, model, training_state=True)
+        self.resuming.take(rest)
         self._averages.put_back(model, bool(rest.get("averages_in_model")), f"{version.run}/{version.number}")
         self._continue_policy(rest.get("policy", {}))
         self._initial_epoch = (int(rest["next_epoch"]), model._initial_epoch)
@@ -237,6 +258,7 @@ class Session:
             "batch": batch,
             "next_epoch": epoch + 1 if batch is None else epoch,
             "averages_in_model": self._averages.in_model,
+            KEY: self.resuming.keep(batch),
             "policy": {**policy, "monitor": self.callback.monitor, "best_version": best},
         }
 
@@ -307,6 +329,7 @@ class Session:
             self.callback._best_ref = self.best[1] if self.best is not None else None
             if self.recorder.last is not None:
                 self._board.tell(self.recorder.last)
+            self.recorder.warn_of_marks(stacklevel=4)
             return
         for each, value in moment.before.items():
             setattr(self.callback, each, value)
@@ -315,6 +338,7 @@ class Session:
 
     def finish(self, *, wait_for_data: bool) -> None:
         """Wait until everything is on disk."""
+        self.resuming.unlisten()
         self.recorder.finish(wait_for_data=wait_for_data)
 
 

@@ -45,9 +45,8 @@ def snapshot(
 
     Args:
         model: A built model.
-        rest: What else belongs to the training state; the optimizer's and the metrics' variables are
-            added. None
-            keeps the weights only.
+        rest: What else belongs to the training state; it may hold neutral tensors. The optimizer's and the
+            metrics' variables are added. None keeps the weights only.
         buffers: Host memory to copy to, so that training may go on; without it memory is shared.
         weights_of: Whether these are an average of weights.
 
@@ -76,10 +75,15 @@ def snapshot(
                 },
                 "metrics": {"names": [_label(each) for each in metrics], "variables": slots[after:]},
             },
-            is_tensor=lambda value: isinstance(value, _Slot),
+            is_tensor=lambda value: isinstance(value, _Slot | Tensor),
         )
         told, untold = encoded.json, encoded.untold
-        tree_tensors = State({name: taken[slot.index] for name, slot in encoded.tensors.items()})
+        tree_tensors = State(
+            {
+                name: taken[each.index] if isinstance(each, _Slot) else each
+                for name, each in encoded.tensors.items()
+            }
+        )
     weights = taken[: len(variables)]
     return Snapshot(
         weights=State(

@@ -376,6 +376,7 @@ class Session:
             self.callback._last_url = moment.url
             if self.recorder is not None and self.recorder.last is not None:
                 self._logged.tell(self.recorder.last)
+                self.recorder.warn_of_marks(stacklevel=4)
             return
         lightning_policy.put_back(self.callback, moment.before)
         self._report(moment, error)

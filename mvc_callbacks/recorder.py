@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["Facts", "Recorder", "report_failed_save"]
 
 _log = logging.getLogger(__name__)
+_MARKS = {
+    "nonfinite": "holds NaN or Inf in its weights; it and those after it are marked in `mvc log`",
+    "stale": "has the weights of the version before it, although steps have passed: is anything trained, and "
+    "is the learning rate more than 0? Such versions are marked in `mvc log`",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,8 @@ class Recorder:
         self._data = RunData(store)
         self._failed: set[int] = set()
         self._came_from: dict[str, Any] | None = None
+        self._marked: dict[str, str] = {}  # mark to the first version that has it, until it is told
+        self._told_marks: set[str] = set()
 
     def begin(self, *, module_class: type | None, plans: Mapping[str, Plan]) -> None:
         """Start to find out, beside training, about the code, the environment and the data."""
@@ -177,6 +184,17 @@ class Recorder:
 
         self.saver.submit(prune)
 
+    def warn_of_marks(self, *, stacklevel: int = 2) -> None:
+        """Warn of versions whose weights are broken, or did not change; once in a run for each kind.
+
+        Args:
+            stacklevel: Of the warning, counted from the caller.
+        """
+        for mark, name in list(self._marked.items()):
+            if mark in _MARKS and mark not in self._told_marks:
+                self._told_marks.add(mark)
+                warnings.warn(f"version {name} {_MARKS[mark]}", MVCWarning, stacklevel=stacklevel + 1)
+
     def finish(self, *, wait_for_data: bool) -> None:
         """Wait until everything is on disk; give up on fingerprints that take longer, unless told to wait."""
         self.saver.wait()
@@ -206,6 +224,8 @@ class Recorder:
         self.last = version
         self._ids[facts.number] = version.id
         self._data.note(version)
+        for mark in version.flags:
+            self._marked.setdefault(mark, f"{version.run}/{version.number}")
         if version.training_state is not None:
             self._with_state[facts.number] = version.id
         self._prune_states(facts.best)

@@ -78,7 +78,8 @@ def restore_version(
             fills an encoder from a version of the whole model.
         cast: Allow the weights to be converted to the model's dtypes.
         overrides: Hyperparameters that replace recorded ones, or supply what could not be recorded.
-        training_state: Also put back the optimizer (Keras; with Lightning, ``fit`` does that).
+        training_state: Also put back the optimizer and the random state (Keras; with Lightning, ``fit`` does
+            that).
         verify: Hash everything that is read; ``False`` trusts the disk.
 
     Returns:
@@ -100,9 +101,9 @@ def restore_version(
     elif overrides:
         raise Misconfigured("overrides= is for a class or a factory; this model is built already")
     if _is_keras(model) or of_keras:
-        from mvc_callbacks import keras_restore
+        from mvc_callbacks import keras_restore, keras_resume
 
-        keras_restore.load(
+        rest = keras_restore.load(
             opened,
             version,
             model,
@@ -112,6 +113,8 @@ def restore_version(
             training_state=training_state,
             verify=verify,
         )
+        if training_state:
+            keras_resume.put_back_random(rest)
         lineage.remember(model, version.id)
         return model
     if training_state:
