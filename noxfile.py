@@ -166,9 +166,14 @@ def oldest(session: nox.Session) -> None:
 @nox.session
 def resume(session: nox.Session) -> None:
     """Interrupt and resume every kind of training in new processes; write docs/resume.md."""
-    install(session, ".[test]")
+    install(session, ".[test,tensorflow]")
     script = str(ROOT / "tests/lightning/resume_scenarios.py")
     session.run("python", script, str(ROOT / "docs/resume.md"), *session.posargs, env=ONE_THREAD)
+    script = str(ROOT / "tests/keras_rooms/keras_resume_scenarios.py")
+    for backend in ("torch", "tensorflow"):
+        # Adds its rows to the table.
+        environment = {**ONE_THREAD, "KERAS_BACKEND": backend}
+        session.run("python", script, str(ROOT / "docs/resume.md"), *session.posargs, env=environment)
 
 
 @nox.session
