@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mvc_callbacks import VersionStore, restore_version
-from mvc_callbacks.errors import IncompatibleModel, Misconfigured, MVCWarning, SaveFailed
+from mvc_callbacks.errors import DataChanged, IncompatibleModel, Misconfigured, MVCWarning, SaveFailed
 
 EPOCHS = 3
 LOSSES = [3.0, 1.0, 2.0, 0.5]
@@ -26,7 +26,8 @@ class Framework:
     Attributes:
         callback: The class VersionCheckpoint.
         model: Makes a model of a width.
-        fit: Trains a model with a callback for a number of epochs; the watched ``val_loss`` is `LOSSES`.
+        fit: Trains a model with a callback for a number of epochs, on data that are one value; the watched
+            ``val_loss`` is `LOSSES`.
         bits: The weights of a model as bytes.
         only_best: Arguments that save or keep the best version only, by ``val_loss``.
         resume: Trains a new model with a callback, from a ref, up to a number of epochs.
@@ -64,8 +65,10 @@ def lightning() -> Framework:
         def configure_optimizers(self) -> Any:
             return torch.optim.Adam(self.parameters(), lr=0.1)
 
-    def fit(model: Any, callback: Any, epochs: int = EPOCHS, ckpt_path: str | None = None) -> None:
-        loader = DataLoader(TensorDataset(torch.ones(8, 3)), batch_size=4)
+    def fit(
+        model: Any, callback: Any, epochs: int = EPOCHS, value: float = 1, ckpt_path: str | None = None
+    ) -> None:
+        loader = DataLoader(TensorDataset(torch.full((8, 3), float(value))), batch_size=4)
         trainer = pl.Trainer(
             max_epochs=epochs,
             callbacks=[] if callback is None else [callback],
@@ -79,8 +82,8 @@ def lightning() -> Framework:
         )
         trainer.fit(model, loader, loader, ckpt_path=ckpt_path)
 
-    def resume(store: VersionStore, ref: str, epochs: int, **options: Any) -> None:
-        fit(Model(), VersionCheckpoint(store, **options), epochs, ckpt_path=f"mvc://{ref}")
+    def resume(store: VersionStore, ref: str, epochs: int, value: float = 1, **options: Any) -> None:
+        fit(Model(), VersionCheckpoint(store, **options), epochs, value, ckpt_path=f"mvc://{ref}")
 
     return Framework(
         VersionCheckpoint,
@@ -106,16 +109,16 @@ def keras() -> Framework:
         made.compile(k.optimizers.Adam(0.1), "mse")
         return made
 
-    def fit(model: Any, callback: Any, epochs: int = EPOCHS) -> None:
+    def fit(model: Any, callback: Any, epochs: int = EPOCHS, value: float = 1) -> None:
         watched = k.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: logs.update(val_loss=LOSSES[epoch % len(LOSSES)])
         )
-        x, y = np.ones((8, 3), "float32"), np.zeros((8, 1), "float32")
+        x, y = np.full((8, 3), value, "float32"), np.zeros((8, 1), "float32")
         callbacks = [watched] if callback is None else [watched, callback]
         model.fit(x, y, batch_size=4, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
 
-    def resume(store: VersionStore, ref: str, epochs: int, **options: Any) -> None:
-        fit(model(), VersionCheckpoint(store, resume=ref, **options), epochs)
+    def resume(store: VersionStore, ref: str, epochs: int, value: float = 1, **options: Any) -> None:
+        fit(model(), VersionCheckpoint(store, resume=ref, **options), epochs, value)
 
     return Framework(
         VersionCheckpoint,
@@ -216,6 +219,54 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
     framework.fit(framework.model(), framework.callback(store, run="straight", keep_training_state="all"), 4)
     framework.resume(store, "straight/2", 4, run="resumed")
     assert store.get("resumed/2").weights.digest == store.get("straight/4").weights.digest
+    assert resume_of(store, "resumed") == {"guarantee": "exact", "reasons": []}
+
+
+def resume_of(store: VersionStore, run: str) -> Any:
+    return store.versions(run)[-1].details.run_record["resume"]
+
+
+def test_other_data_are_told_before_a_resume_goes_on_and_are_never_exact(
+    framework: Framework, store: VersionStore
+) -> None:
+    framework.fit(framework.model(), framework.callback(store, run="first"), 1)
+    with pytest.warns(MVCWarning, match="not the data that version first/1 was trained on"):
+        framework.resume(store, "first/1", 2, 7, run="warned")
+    assert resume_of(store, "warned")["guarantee"] == "approximate"
+    with pytest.warns(MVCWarning, match="not compared"):
+        framework.resume(store, "first/1", 2, 7, run="ignored", on_data_change="ignore")
+    assert resume_of(store, "ignored")["guarantee"] == "approximate"
+    with pytest.raises(DataChanged, match="on_data_change='warn'"):
+        framework.resume(store, "first/1", 2, 7, run="refused", on_data_change="error")
+    assert [each.label for each in store.runs()] == ["first", "warned", "ignored"]
+
+
+def test_other_data_are_told_when_what_was_restored_is_trained(
+    framework: Framework, store: VersionStore
+) -> None:
+    framework.fit(framework.model(), framework.callback(store, run="first"), 1)
+    model = restore_version("first/1", framework.model(), store=store)
+    with pytest.warns(MVCWarning, match="not the data that version first/1 was trained on"):
+        framework.fit(model, framework.callback(store, run="tuned"), 1, 7)
+    assert "resume" not in store.get("tuned").details.run_record
+
+
+def test_another_hyperparameter_is_never_exact(framework: Framework, store: VersionStore) -> None:
+    framework.fit(framework.model(), framework.callback(store, run="first", hyperparameters={"rate": 1}), 1)
+    with pytest.warns(MVCWarning, match="approximate"):
+        framework.resume(store, "first/1", 2, run="second", hyperparameters={"rate": 2})
+    assert any("rate" in each for each in resume_of(store, "second")["reasons"])
+
+
+def test_broken_weights_are_marked_and_warned_of_once(framework: Framework, store: VersionStore) -> None:
+    with pytest.warns(MVCWarning, match="version broken/1 holds NaN or Inf") as told:
+        framework.fit(framework.model(), framework.callback(store, run="broken"), 3, float("nan"))
+    assert [each.flags for each in store.versions("broken")] == [
+        ("nonfinite",),
+        ("nonfinite", "stale"),
+        ("nonfinite", "stale"),
+    ]
+    assert len([each for each in told if "NaN" in str(each.message)]) == 1
 
 
 def test_the_best_so_far_survives_a_resume(framework: Framework, store: VersionStore) -> None:
