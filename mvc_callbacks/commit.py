@@ -104,6 +104,8 @@ class Run:
         self._tried = 0  # of the last try: the record of a save that failed may be there
         self._sequence = 0
         self._step: int | None = None
+        self._size = 0
+        self._safe: list[int] = []  # grows in several threads
         self._weights: Manifest | None = None
         self._state: Manifest | None = None
 
@@ -111,6 +113,11 @@ class Run:
     def next_number(self) -> int:
         """The number of the run's next version, if none is skipped; a save that fails skips its own."""
         return self._tried + 1
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes of the version in the making that are safe, and all of them; any thread may ask."""
+        return min(sum(self._safe), self._size), self._size
 
     def commit(
         self,
@@ -163,6 +170,8 @@ class Run:
             # Between a prune's new epoch and its removals nothing may be found that is about to go.
             seen = layout.epoch()
         self._tried = number
+        rest = snapshot.tree_tensors.nbytes if snapshot.tree_tensors is not None else 0
+        self._size, self._safe = snapshot.weights.nbytes + rest, []
         with ThreadPoolExecutor(1, thread_name_prefix="mvc-nonfinite") as pool:
             nonfinite = pool.submit(snapshot.nonfinite)  # while others wait for the disk
             parts = self._write(snapshot)
@@ -191,13 +200,14 @@ class Run:
 
     def _write(self, snapshot: Snapshot) -> _Parts:
         additions = None if snapshot.additions is None else self._put_tree(snapshot.additions)
-        weights = write_state(self._layout, snapshot.weights, self._weights)
+        weights = write_state(self._layout, snapshot.weights, self._weights, safe=self._safe)
         if snapshot.tree is None:
             return _Parts(weights, additions)
         if snapshot.tree_tensors is None:
             raise ValueError("a snapshot with a tree needs its tensors")
         tree = self._put_tree(snapshot.tree)
-        return _Parts(weights, additions, write_state(self._layout, snapshot.tree_tensors, self._state), tree)
+        state = write_state(self._layout, snapshot.tree_tensors, self._state, safe=self._safe)
+        return _Parts(weights, additions, state, tree)
 
     def _put_tree(self, tree: Any) -> tuple[str, int]:
         """Store a tagged tree durably; return its digest and the bytes written."""

@@ -219,6 +219,7 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
         session = self._session
         if session is not None:
             session.forget_initial_epoch(self.model)
+            session.recorder.wait_at_end()
             session.settle(wait=True)
             self._close(wait_for_data=True)
 

@@ -380,6 +380,7 @@ class VersionCheckpointMixin:
         with self._hook():
             super().on_train_end(trainer, pl_module)  # type: ignore[misc]
         if self._session is not None:
+            self._session.wait_at_end()
             self._session.settle(wait=True)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
@@ -397,6 +398,7 @@ class VersionCheckpointMixin:
             if session.fitting and trainer.world_size == 1:
                 self._save_on_exception(session, exception)
             if trainer.world_size == 1:
+                session.wait_at_end()
                 session.settle(wait=True)
         except Exception as error:
             warnings.warn(f"no version was saved on the exception: {error}", MVCWarning, stacklevel=2)

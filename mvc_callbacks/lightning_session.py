@@ -400,6 +400,11 @@ class Session:
         if self.recorder is not None:
             self.recorder.saver.wait()
 
+    def wait_at_end(self) -> None:
+        """Wait for it where nothing else goes on, and show how far it is."""
+        if self.recorder is not None:
+            self.recorder.wait_at_end()
+
     def finish(self, *, wait_for_data: bool) -> None:
         """Wait until everything is on disk."""
         if self.recorder is not None:

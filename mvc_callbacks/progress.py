@@ -18,7 +18,11 @@ PATIENCE = 1.0  # seconds, after which somebody who waits is shown why
 
 @contextmanager
 def progress_bar(
-    what: str, given: Progress | None, *, clock: Callable[[], float] = time.monotonic
+    what: str,
+    given: Progress | None,
+    *,
+    terminal: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Progress | None]:
     """Give what is to be called with the progress.
 
@@ -26,15 +30,23 @@ def progress_bar(
         what: What goes on, in words.
         given: Who asked to be told; None for a bar in a notebook, and nothing elsewhere: a library does not
             write to a terminal that it does not own.
+        terminal: Also show it where stderr is a terminal: for a training that somebody watches.
         clock: Tells seconds that never go back.
 
     Yields:
         A function, or None where nobody is to be told.
     """
-    if given is not None or not _in_notebook():
+    if given is not None:
         yield given
         return
-    bar = _Bar(what, clock)
+    bar: _Bar | _Line
+    if _in_notebook():
+        bar = _Bar(what, clock)
+    elif terminal and sys.stderr is not None and sys.stderr.isatty():
+        bar = _Line(what, clock)
+    else:
+        yield None
+        return
     try:
         yield bar.show
     finally:
@@ -75,3 +87,29 @@ class _Bar:
         if self._handle is not None:
             notebook: Any = import_module("IPython.display")
             self._handle.update(notebook.HTML(""))
+
+
+class _Line:
+    """A line of the terminal that appears after a second, and goes when all is done."""
+
+    def __init__(self, what: str, clock: Callable[[], float]) -> None:
+        self._what, self._clock = what, clock
+        self._began = clock()
+        self._shown = ""
+
+    def show(self, done: int, whole: int) -> None:
+        if self._clock() - self._began < PATIENCE:
+            return
+        full = 20 * done // max(whole, 1)
+        size = f"{done / 1e6:.0f} of {whole / 1e6:.0f} MB"
+        self._write(f"{self._what} [{'#' * full:20}] {size}, {self._clock() - self._began:.0f} s")
+
+    def remove(self) -> None:
+        if self._shown:
+            self._write("")
+            sys.stderr.write("\r")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r{text.ljust(len(self._shown))}")
+        sys.stderr.flush()
+        self._shown = text

@@ -14,6 +14,7 @@ from mvc_callbacks import code, data_change, environment, lineage
 from mvc_callbacks.data_change import DataChange
 from mvc_callbacks.errors import MVCError, MVCWarning, SaveFailed
 from mvc_callbacks.masking import without_secrets
+from mvc_callbacks.progress import progress_bar
 from mvc_callbacks.run_data import RunData
 from mvc_callbacks.saver import Saver, SideWork
 from mvc_callbacks.store import VersionStore
@@ -32,6 +33,7 @@ _MARKS = {
     "stale": "has the weights of the version before it, although steps have passed: is anything trained, and "
     "is the learning rate more than 0? Such versions are marked in `mvc log`",
 }
+_SOON = 0.1  # seconds between two looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +197,16 @@ class Recorder:
                 self._told_marks.add(mark)
                 warnings.warn(f"version {name} {_MARKS[mark]}", MVCWarning, stacklevel=stacklevel + 1)
 
+    def wait_at_end(self) -> None:
+        """Wait until every version is on disk; show how far that is when it takes more than a second."""
+        with progress_bar("saving the last version", None, terminal=True) as told:
+            while not self.saver.wait_for(_SOON):
+                if told is not None and self._run is not None:
+                    told(*self._run.progress)
+
     def finish(self, *, wait_for_data: bool) -> None:
         """Wait until everything is on disk; give up on fingerprints that take longer, unless told to wait."""
-        self.saver.wait()
+        self.wait_at_end()
         self._data.finish(wait=wait_for_data and self.last is not None)
 
     def _commit(self, snapshot: Snapshot, facts: Facts) -> None:

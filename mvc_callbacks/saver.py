@@ -75,6 +75,11 @@ class Saver:
             self._changed.wait_for(lambda: not self._running)
         _log.info("waited %.1f s for %s", time.monotonic() - started, what)
 
+    def wait_for(self, seconds: float) -> bool:
+        """Wait for so long at most; tell whether nothing is under way any more."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running, seconds)
+
     def take_error(self) -> BaseException | None:
         """Return the first error since the last call, and forget it."""
         with self._changed:

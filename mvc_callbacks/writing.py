@@ -47,7 +47,9 @@ class Written:
     bytes: int = 0
 
 
-def write_state(layout: Layout, state: State, previous: Manifest | None) -> Written:
+def write_state(
+    layout: Layout, state: State, previous: Manifest | None, *, safe: list[int] | None = None
+) -> Written:
     """Store a state durably, and its manifest.
 
     Args:
@@ -55,6 +57,7 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
         state: Named tensors.
         previous: The state that the run's last version had here: its small tensors are referred to where they
             lie, and its manifest may be the base of this one's.
+        safe: Gets the bytes of tensors as they are stored, or found to be.
 
     Returns:
         What was written.
@@ -63,7 +66,8 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
         OSError: If the disk refuses; what was written until then is not referred to by anything.
     """
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="mvc-write") as pool:
-        named, sizes = _hash_and_put(layout, state, pool)
+        safe = [] if safe is None else safe
+        named, sizes = _hash_and_put(layout, state, pool, safe)
         by_digest = {named[name]: tensor for name, tensor in state.tensors.items()}
         shapes = ((name, tensor.dtype, tensor.shape, named[name]) for name, tensor in state.tensors.items())
         digest = weights_digest(shapes)
@@ -75,6 +79,7 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
         for keys, put in zip(packs, puts, strict=True):
             name, sizes[name] = put.result()
             place.update(dict.fromkeys(keys, name))
+            safe.append(sum(by_digest[key].nbytes for key in keys))
         entries = tuple(
             Entry(name, tensor.dtype, tensor.shape, named[name], place[named[name]], state.labels.get(name))
             for name, tensor in state.tensors.items()
@@ -95,13 +100,16 @@ def write_state(layout: Layout, state: State, previous: Manifest | None) -> Writ
     return written
 
 
-def _hash_and_put(layout: Layout, state: State, pool: Executor) -> tuple[dict[str, str], dict[str, int]]:
+def _hash_and_put(
+    layout: Layout, state: State, pool: Executor, safe: list[int]
+) -> tuple[dict[str, str], dict[str, int]]:
     """Hash every tensor once, and store the large ones at once: some are written while others are hashed.
 
     Args:
         layout: The store.
         state: The tensors.
         pool: Where it is done.
+        safe: Gets the bytes of large tensors.
 
     Returns:
         Name to digest, and the bytes written by the digest of every object that holds one large tensor.
@@ -120,6 +128,7 @@ def _hash_and_put(layout: Layout, state: State, pool: Executor) -> tuple[dict[st
             header = tensor.header()
             size = len(header) + tensor.nbytes
             sizes[digest] = layout.objects.put(digest, [header, tensor.data], size)
+        safe.append(tensor.nbytes)
         return [digest]
 
     # A task of its own costs more than a small tensor.
