@@ -24,6 +24,8 @@ nox.options.sessions = ["tests", "lint", "typing"]
 
 ROOT = Path(__file__).parent
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
+UNITS = ["tests/test_expressions.py", "tests/test_packs.py", "tests/test_tensors.py", "tests/test_urls.py"]
+UNITS += ["tests/test_metrics.py", "tests/test_cli.py", "tests/test_arguments.py", "tests/test_watching.py"]
 # Two workers of pytest fill two cores; more threads in each would only wait for one another.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -145,6 +147,13 @@ def bench(session: nox.Session) -> None:
     """Measure versions beside their peers and write docs/benchmarks.md; `-- fit` measures one topic again."""
     install(session, ".[bench]")
     session.run("python", "-m", "benchmarks", "--write", "docs/benchmarks.md", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure the branches of the store's rooms, whose list is in pyproject.toml: less than all fails."""
+    install(session, ".[test]", "pytest-cov")
+    pytest(session, "--cov", "--cov-report=term", "tests/store", "tests/restore", *UNITS)
 
 
 @nox.session

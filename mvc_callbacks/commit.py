@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks.canonical import LIMIT, decode, digest_of, encode
@@ -176,11 +175,12 @@ class Run:
             nonfinite = pool.submit(snapshot.nonfinite)  # while others wait for the disk
             parts = self._write(snapshot)
         record_id, record = self._write_record(snapshot, told, number, parts, nonfinite.result())
-        for attempt in count():
+        tries = 0
+        while True:
             with layout.lock(f"adding a version to the run {self.label}", patience=_WAITS):
                 shared = layout.shared()
                 whole = shared.epoch == seen or self._is_whole(parts)
-                if not whole and attempt == _PATIENCE:
+                if not whole and tries == _PATIENCE:
                     # In here nobody prunes; outside, two runs might take turns for ever.
                     parts = self._write(snapshot)
                     whole = True
@@ -191,6 +191,7 @@ class Run:
                 seen = shared.epoch
             # Somebody pruned meanwhile, and an object that was there before is gone: write it again.
             parts = self._write(snapshot)
+            tries += 1
         self._number, self._sequence = number, record["sequence"]
         self._step = told.step
         self._weights = parts.weights.manifest

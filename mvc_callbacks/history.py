@@ -153,8 +153,7 @@ def check_row(row: Row) -> None:
             _check_fields(each, fields, name)
     for data in (row["data"], *(each["data"] for each in row["evaluations"])):
         for each in data.values():
-            if type(each) is not int:  # numbers stand for them in the file
-                _check_fields({**_UNTOLD, **each} if isinstance(each, dict) else each, _FINGERPRINT, "data")
+            _check_fields({**_UNTOLD, **each} if isinstance(each, dict) else each, _FINGERPRINT, "data")
     if not all(isinstance(each, str) for each in row["flags"]):
         raise ValueError("its 'flags' are no text")
 

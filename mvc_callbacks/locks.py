@@ -38,10 +38,9 @@ def _forget_in_child() -> None:
     _opening.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_forget_in_child
-    )
+getattr(os, "register_at_fork", lambda **_: None)(  # where nothing forks there is none
+    before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_forget_in_child
+)
 
 
 class StoreLock:
@@ -94,17 +93,18 @@ class StoreLock:
             _close(descriptor)
 
     def _take(self, timeout: float) -> tuple[int, bool]:
-        for attempt in range(_TRIES):
+        left = _TRIES
+        while True:
             descriptor = self._open()
+            left -= 1
             try:
                 works = self._acquire(descriptor, timeout)
-                if not works or attempt == _TRIES - 1 or self._is_there(descriptor):
+                if not works or not left or self._is_there(descriptor):
                     return descriptor, works
             except BaseException:
                 _close(descriptor)
                 raise
             _close(descriptor)
-        raise AssertionError  # the last attempt returns or raises
 
     def _is_there(self, descriptor: int) -> bool:
         """Tell whether the lock is still the file of that name: somebody may have emptied ``tmp/``."""

@@ -311,9 +311,9 @@ class VersionStore(AliasMover):
             policy=policy,
             dry_run=dry_run,
         )
-        if dry_run or refs:
+        if refs:
             return report
-        swept = self._pruner.sweep()
+        swept = self._pruner.sweep(dry_run=dry_run)
         freed = report.freed_bytes + swept.freed_bytes
         return replace(report, objects=report.objects + swept.objects, freed_bytes=freed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import threading
@@ -20,6 +21,7 @@ from mvc_callbacks.errors import (
     CorruptRecord,
     MissingObject,
     MVCError,
+    MVCWarning,
     PrunedVersion,
     StoreLocked,
     UnknownRef,
@@ -28,7 +30,7 @@ from mvc_callbacks.errors import (
 )
 from mvc_callbacks.history import check_row
 from mvc_callbacks.locks import StoreLock
-from mvc_callbacks.rows import row_of, version_of
+from mvc_callbacks.rows import apply_event, row_of, version_of
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.tensors import State, Tensor
@@ -460,3 +462,100 @@ def test_threads_that_wait_for_one_lock_take_turns(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert order[::2] == order[1::2]
+
+
+# --- histories and rebuilds ---
+
+
+def test_a_number_that_is_not_in_the_history_cannot_be_changed(store: VersionStore) -> None:
+    commit(store, "base", 1)
+    with pytest.raises(CorruptHistory, match="no version 9"):
+        store._layout.history.update("base", [9], lambda row: None)
+
+
+def test_a_run_that_is_healed_leaves_the_others_alone(store: VersionStore) -> None:
+    commit(store, "other", 2)
+    run = store.open_run("base", framework="torch")
+    run.commit(snapshot(1))
+    before = chunk(store, "other").read_bytes()
+    chunk(store).write_bytes(b"")
+    with pytest.warns(MVCWarning, match="made again"):
+        run.commit(snapshot(2))
+    assert chunk(store, "other").read_bytes() == before
+    assert [version.number for version in store.versions("base")] == [1, 2]
+
+
+def test_a_run_that_has_lost_its_records_and_its_history_goes_on(store: VersionStore) -> None:
+    run = store.open_run("base", framework="torch")
+    first = run.commit(snapshot(1))
+    store._layout.versions.path_of(first.id).unlink()
+    chunk(store).write_bytes(b"damaged")
+    with pytest.warns(MVCWarning, match="made again"):
+        second = run.commit(snapshot(2))
+    assert chunk(store).with_name("0001.json.damaged").read_bytes() == b"damaged"
+    assert bits(store, second) == expected(snapshot(2))
+
+
+def test_an_event_that_says_nothing_new_changes_nothing(store: VersionStore) -> None:
+    version = commit(store, "base", 1)[0]
+    row = row_of(version.id, store._layout.versions.read(version.id))
+    later = [
+        {"event": "prune", "what": "state", "time": "1", "policy": "a"},
+        {"event": "evaluation", "time": "1", "kind_of": "test", "metrics": {}, "data": {}},
+        {"event": "note", "time": "1", "text": "a", "who": "b"},
+        {"event": "fingerprint", "name": "train", "fingerprint": {}},
+    ]
+    for told in later:
+        apply_event(row, "e" * 64, told)
+    once = json.dumps(row)
+    for told in (*later, {"event": "of a later release"}):
+        apply_event(row, "e" * 64, told)
+    assert json.dumps(row) == once
+
+
+def test_a_store_that_is_pruned_all_the_time_is_verified_in_the_end(store: VersionStore) -> None:
+    version = commit(store, "base", 1)[0]
+    store._layout.objects.path_of(
+        store._layout.manifests.read(version.weights.digest).entries[0].object
+    ).unlink()
+    looked = []
+
+    def move(done: int, of: int) -> None:
+        if done == of:
+            looked.append(done)
+            store._layout.new_epoch()
+
+    report = store.verify(progress=move)
+    assert len(looked) == 3
+    assert [problem.kind for problem in report.problems] == ["missing"]
+
+
+def test_a_dry_run_tells_what_a_sweep_would_free(store: VersionStore) -> None:
+    commit(store, "base", 2)
+    digest = store.put_patch(b"a patch that nobody names")
+    os.utime(store._layout.objects.path_of(digest, ".patch"), (0, 0))
+    plan = store.prune(keep_last=1, dry_run=True)
+    done = store.prune(keep_last=1)
+    assert (plan.versions, plan.objects, plan.freed_bytes) == (done.versions, done.objects, done.freed_bytes)
+    assert plan.objects > 1
+
+
+def test_a_save_whose_record_is_there_already_writes_it_once(store: VersionStore) -> None:
+    commit(store, "base", 1)
+    fields = {"event": "note", "versions": [], "text": "a", "who": "b", "time": "1"}
+    assert event(store, **fields) == event(store, **fields)
+
+
+def test_data_without_a_listing_of_files_can_be_given_to_a_commit(store: VersionStore) -> None:
+    numpy = pytest.importorskip("numpy")
+    torch = pytest.importorskip("torch")
+    version = store.commit({"w": torch.ones(1)}, data=numpy.ones(3))
+    assert version.data["train"].digest
+    assert version.data["train"].listing is None
+
+
+def test_an_evaluation_is_told_as_plain_values(store: VersionStore) -> None:
+    commit(store, "base", 1)
+    version = store.evaluate("base/1", "test", {"accuracy": 0.5}, {"test": fingerprint("a")})
+    told = json.loads(json.dumps(version.evaluations[0].to_dict()))
+    assert told["metrics"] == {"accuracy": 0.5}
