@@ -172,7 +172,7 @@ def fit(
         max_steps=every * versions,
         callbacks=[begin, *used.callbacks],
         accelerator="cpu",
-        enable_checkpointing=bool(used.callbacks) or saver == "MLflow autologging",
+        enable_checkpointing=bool(used.callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         **options,

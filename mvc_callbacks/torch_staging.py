@@ -17,6 +17,7 @@ __all__ = ["Staging", "StagingBuffers"]
 
 _ALIGNMENT = 64  # of every tensor in a block: a cache line, and more than any dtype needs
 _MOST_FREE = 2
+_STEP = 64 * 1024 * 1024  # of the size of large blocks: what grows a little still fits, and is not made anew
 
 
 class StagingBuffers:
@@ -49,6 +50,8 @@ class StagingBuffers:
                 self._free = [each for each in self._free if each is not block]
                 return block
             self._free.clear()  # too small for what is saved now: they would only be held
+        if size > _STEP:
+            size = -(-size // _STEP) * _STEP
         if pinned:
             with contextlib.suppress(
                 RuntimeError

@@ -421,3 +421,11 @@ def test_a_real_checkpoint_with_averaged_weights_comes_back_as_it_was(tmp_path: 
     taken = snapshot(checkpoint)
     assert (taken.untold, taken.weights_of) == ((), "average")
     assert_same(checkpoint, through(checkpoint))
+
+
+def test_a_large_block_is_used_again_for_a_state_that_grew_a_little() -> None:
+    """Memory that was touched before is filled in half the time; the loops' counters must not cost that."""
+    buffers = StagingBuffers()
+    block = buffers.acquire(70_000_000)  # its pages are not touched here
+    buffers.give_back(block)
+    assert buffers.acquire(70_100_000) is block
