@@ -120,7 +120,7 @@ def main(path: Path) -> None:
 def pictures(report: Path, folder: Path) -> None:
     """Take pictures of a report: the table in the light, a comparison in the dark, curves, a phone."""
     sys.path.insert(0, str(ROOT / "tests" / "browser"))
-    from conftest import FLAGS, chromium
+    from browser_kit import FLAGS, chromium
     from PIL import Image
     from playwright.sync_api import sync_playwright
 

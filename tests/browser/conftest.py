@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from neutral_store import make_store
+from browser_kit import ASKED, EVIL, FLAGS, chromium
+from neutral_store import files, make_store, snapshot
 
 from mvc_callbacks.store import VersionStore
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
-EVIL = '</script><script>window.owned=1</script><img src=x onerror="window.owned=1">'
-ASKED: list[str] = []
-"""Addresses that pages asked for."""
-
-
-def chromium() -> str | None:
-    """Say where Chromium is."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return os.environ.get("MVC_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 @pytest.fixture(scope="session")
@@ -68,8 +52,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VersionStore:
         framework="torch",
         record={"code": {"branch": EVIL}, "environment": {EVIL: EVIL, "__proto__": 1}},
     )
-    from neutral_store import files, snapshot
-
     for number, loss in enumerate((float("nan"), 0.7)):
         run.commit(
             snapshot(5000 + number),
@@ -97,15 +79,3 @@ def opened(page: Page, report: str) -> Page:
     """Open the report."""
     page.goto(report)
     return page
-
-
-def shown_names(page: Page) -> list[str]:
-    """Return the names of the versions in the table, from the top, as far as they are to be seen."""
-    names: list[Any] = page.locator("#rows tr:visible th").all_inner_texts()
-    return [str(each) for each in names]
-
-
-def write(path: Path, text: str) -> str:
-    """Write a page; return its address."""
-    path.write_text(text, "utf-8")
-    return path.as_uri()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import ASKED, EVIL, shown_names, write
+from browser_kit import ASKED, EVIL, shown_names, write
 from report_values import many_versions
 
 from mvc_callbacks.diff import Change, Difference
