@@ -34,6 +34,7 @@ _MARKS = {
     "is the learning rate more than 0? Such versions are marked in `mvc log`",
 }
 _SOON = 0.1  # seconds between two looks
+MOST_UNTOLD = 8  # in one warning; the record names them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Recorder:
         self._told: dict[str, Any] = {}
         self._data = RunData(store)
         self._failed: set[int] = set()
+        self._warned_of: set[str] = set()
         self._came_from: dict[str, Any] | None = None
         self._marked: dict[str, str] = {}  # mark to the first version that has it, until it is told
         self._told_marks: set[str] = set()
@@ -170,6 +172,20 @@ class Recorder:
         """Make a version; waits until the one before is on disk."""
         self.saver.wait()
         self.saver.submit(lambda: self._commit(snapshot, facts))
+        self._warn_of_untold(snapshot)
+
+    def _warn_of_untold(self, snapshot: Snapshot) -> None:
+        """Name what will not come back, once for each run."""
+        new = [each for each in snapshot.untold if each not in self._warned_of]
+        self._warned_of.update(new)
+        if new:
+            more = f"; and {len(new) - MOST_UNTOLD} more" if len(new) > MOST_UNTOLD else ""
+            warnings.warn(
+                "what cannot be kept without pickle comes back from the checkpoint as a marker (path: type): "
+                f"{'; '.join(new[:MOST_UNTOLD])}{more}. Keep plain values, arrays or tensors there instead",
+                MVCWarning,
+                stacklevel=3,
+            )
 
     def remove(self, ref: str, *, after: int | None, policy: str) -> None:
         """Prune the weights of a version by a policy, once the save that took its place is durable.

@@ -363,6 +363,27 @@ def test_a_logger_that_would_upload_nothing_is_told(store: VersionStore, tmp_pat
         trainer_of(VersionCheckpoint(store.path), logger=Uploading(tmp_path)).fit(Small())
 
 
+def test_what_cannot_be_kept_is_named_once_in_a_warning_and_in_every_record(store: VersionStore) -> None:
+    class Odd(Small):
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            super().on_save_checkpoint(checkpoint)
+            checkpoint["odd"] = {"lock": Lock(), "plain": 1}
+
+    kind = f"{Lock.__module__}.{Lock.__qualname__}"
+    with pytest.warns(MVCWarning, match="without pickle") as told:
+        trainer_of(VersionCheckpoint(store.path)).fit(Odd())
+    assert [str(each.message) for each in told if "pickle" in str(each.message)] == [
+        "what cannot be kept without pickle comes back from the checkpoint as a marker (path: type): "
+        f"odd.lock: {kind}. Keep plain values, arrays or tensors there instead"
+    ]
+    states = [each.training_state for each in store.versions()]
+    assert [each.untold for each in states if each is not None] == [(f"odd.lock: {kind}",)] * 3
+
+
+class Lock:
+    """No plain value."""
+
+
 def test_weights_that_are_not_finite_or_do_not_move_are_marked(store: VersionStore) -> None:
     class Still(Small):
         def configure_optimizers(self) -> Any:
