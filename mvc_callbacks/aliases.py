@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinydb import TinyDB, where
-from tinydb.table import Document
-
 from mvc_callbacks import files
 from mvc_callbacks.errors import CorruptHistory, UnknownRef
 from mvc_callbacks.history import AtomicStorage
@@ -120,6 +117,9 @@ class AliasTable:
             identity: The event's id.
             event: The event's record.
         """
+        from tinydb import TinyDB, where  # who only reads need not wait for it
+        from tinydb.table import Document
+
         tables = self._storage.read() or {}
         log = tables.get("log", {})
         with TinyDB(storage=lambda: _Once(self._storage, tables)) as database:

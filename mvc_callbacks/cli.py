@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import click
 
-from mvc_callbacks import __version__, cli_changes, cli_files
+from mvc_callbacks import __version__
 from mvc_callbacks.cli_frame import Frame, Session, json_option, store_option
 from mvc_callbacks.render import clean, count
+
+if TYPE_CHECKING:
+    from mvc_callbacks.selecting import Selection
 
 __all__ = ["main", "mvc"]
 
@@ -74,16 +79,12 @@ def log(
     """
     from mvc_callbacks.cli_history import log_of, told_log
     from mvc_callbacks.render_tables import log_lines
-    from mvc_callbacks.selecting import Selection
-    from mvc_callbacks.times import point_in_time
 
     if ref is not None and run is not None:
         raise click.UsageError("give REF or --run, not both")
-    selection = Selection(
-        where=where, since=point_in_time(since, _now()) if since else None, data_file=data_file, grep=grep
-    )
+    selection = _selection(where, since, data_file, grep)
     limit = (None if session.as_json else _SHOWN) if number is None else number or None
-    store = session.store
+    store = session.reader
     found, older = log_of(store, ref, run, limit, metrics, selection, graph)
     if session.as_json:
         session.tell(told_log(found))
@@ -109,7 +110,7 @@ def show(session: Session, ref: str) -> None:
     from mvc_callbacks.render_version import version_lines
     from mvc_callbacks.viewing import page_of
 
-    page = page_of(session.store, ref)
+    page = page_of(session.reader, ref)
     if session.as_json:
         session.tell(told_page(page))
     else:
@@ -134,7 +135,7 @@ def diff(session: Session, a: str, b: str, everything: bool, weights: bool, patc
     from mvc_callbacks.render_diff import MOST, difference_lines
 
     with session.progress("comparing") as progress:
-        difference = session.store.diff(a, b, weights=weights, progress=progress)
+        difference = session.reader.diff(a, b, weights=weights, progress=progress)
     if session.as_json:
         session.tell(difference.to_dict())
     else:
@@ -157,7 +158,7 @@ def runs(session: Session) -> None:
     from mvc_callbacks.render_lists import run_lines
     from mvc_callbacks.viewing import run_lines_of
 
-    store = session.store
+    store = session.reader
     if session.as_json:
         session.tell(told_runs(store))
         return
@@ -178,7 +179,7 @@ def aliases(session: Session) -> None:
     from mvc_callbacks.render_lists import alias_lines
     from mvc_callbacks.viewing import versions_of
 
-    store = session.store
+    store = session.reader
     current = store.aliases()
     moves = {move.name: move for move in store.alias_log()}
     known = versions_of(store, current.values())
@@ -201,7 +202,7 @@ def alias_log(session: Session, name: str | None) -> None:
     from mvc_callbacks.render_lists import move_lines
     from mvc_callbacks.viewing import versions_of
 
-    store = session.store
+    store = session.reader
     moves = store.alias_log(name)[::-1]
     if name is not None and not moves:
         names = ", ".join(sorted({move.name for move in store.alias_log()})[:8]) or "none yet"
@@ -237,12 +238,28 @@ def verify(context: click.Context, full: bool) -> None:
     context.exit(0 if report.ok else DAMAGED)
 
 
-for _command in (
-    *(cli_files.report, cli_files.export, cli_files.import_, cli_files.identify),
-    *(cli_changes.promote, cli_changes.rollback, cli_changes.note),
-    *(cli_changes.prune, cli_changes.delete, cli_changes.rebuild),
-):
-    mvc.add_command(_command)
+def _selection(
+    where: str | None, since: str | None, data_file: str | None, grep: str | None
+) -> Selection | None:
+    if all(each is None for each in (where, since, data_file, grep)):
+        return None
+    from mvc_callbacks.selecting import Selection
+    from mvc_callbacks.times import point_in_time
+
+    return Selection(
+        where=where, since=point_in_time(since, _now()) if since else None, data_file=data_file, grep=grep
+    )
+
+
+def _further() -> Iterable[click.Command]:
+    from mvc_callbacks import cli_changes, cli_files
+
+    yield from (cli_files.report, cli_files.export, cli_files.import_, cli_files.identify)
+    yield from (cli_changes.promote, cli_changes.rollback, cli_changes.note)
+    yield from (cli_changes.prune, cli_changes.delete, cli_changes.rebuild)
+
+
+mvc.further = _further
 
 
 def _now() -> datetime:

@@ -21,6 +21,7 @@ from mvc_callbacks.render import Paint, clean, finite
 
 if TYPE_CHECKING:
     from mvc_callbacks.store import VersionStore
+    from mvc_callbacks.store_reader import StoreReader
 
 __all__ = ["Frame", "Session", "json_option", "store_option"]
 
@@ -49,6 +50,13 @@ class Session:
         from mvc_callbacks.store import VersionStore  # `mvc --help` needs no store
 
         return VersionStore(self.path)
+
+    @property
+    def reader(self) -> StoreReader:
+        """The store for a command that only asks: what writes is not loaded for it."""
+        from mvc_callbacks.store_reader import StoreReader
+
+        return StoreReader(self.path)
 
     @property
     def paint(self) -> Paint:
@@ -168,8 +176,23 @@ class _ReaderGone(Exception):
 class Frame(click.Group):
     """A group of commands, whose errors are one or two lines and an exit status."""
 
+    further: Callable[[], Iterable[click.Command]] | None = None
+    """Loads the commands that are not needed to run one of the others."""
+
+    def _load(self) -> None:
+        further, self.further = self.further, None
+        for command in further() if further is not None else ():
+            self.add_command(command)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; other rooms are loaded only if it is not in this one."""
+        if cmd_name not in self.commands:
+            self._load()
+        return super().get_command(ctx, cmd_name)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order in which they are of use, not of the alphabet."""
+        self._load()
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:

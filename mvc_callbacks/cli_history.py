@@ -13,7 +13,7 @@ from mvc_callbacks.viewing import aliases_of, chains, parents_of
 if TYPE_CHECKING:
     from mvc_callbacks.render_version import Page
     from mvc_callbacks.selecting import Selection
-    from mvc_callbacks.store import VersionStore
+    from mvc_callbacks.store_reader import StoreReader
 
 __all__ = ["log_of", "told_aliases", "told_log", "told_page", "told_runs"]
 
@@ -22,7 +22,7 @@ _MOST_NAMED = 12
 
 
 def log_of(
-    store: VersionStore,
+    store: StoreReader,
     ref: str | None,
     run: str | None,
     limit: int | None,
@@ -48,9 +48,11 @@ def log_of(
         The log, and the number of versions that the limit left out. The best are those of all versions that
         ``ref`` and ``run`` choose, whatever the limit.
     """
+    if ref is None and not selection and limit is not None:
+        return _newest(store, run, limit, metrics, graph)
     every = store.versions(run)
     if every:
-        _refuse_unknown(metrics, every)
+        _refuse_unknown(metrics, [name for each in every for name in each.metrics])
     known = {version.id: version for version in every}
     chosen = every[::-1] if ref is None else list(_ancestry(store.get(ref), known))
     remarks: Mapping[str, str] = {}
@@ -72,8 +74,29 @@ def log_of(
     return log, len(chosen) - len(shown)
 
 
-def _refuse_unknown(metrics: Sequence[str], versions: Sequence[Version]) -> None:
-    known = dict.fromkeys(name for each in versions for name in each.metrics)
+def _newest(
+    store: StoreReader, run: str | None, limit: int, metrics: Sequence[str], graph: bool | None
+) -> tuple[Log, int]:
+    """Gather the newest versions alone: a store may have 100 000."""
+    found = store.overview(run, newest=limit)
+    if found.versions:
+        _refuse_unknown(metrics, found.metrics)
+    shown = found.newest
+    known = {version.id: version for version in shown}
+    log = Log(
+        versions=shown,
+        parents={**known, **parents_of(store, shown, known)},
+        aliases=aliases_of(store),
+        best=found.best,
+        metrics=metrics,
+        graph=graph,
+        remarks={},
+    )
+    return log, max(found.versions - len(shown), 0)
+
+
+def _refuse_unknown(metrics: Sequence[str], names: Iterable[str]) -> None:
+    known = dict.fromkeys(names)
     for name in metrics:
         if name not in known:
             there = ", ".join(list(known)[:_MOST_NAMED]) or "none"
@@ -123,7 +146,7 @@ def told_page(page: Page) -> dict[str, Any]:
     }
 
 
-def told_runs(store: VersionStore) -> list[dict[str, Any]]:
+def told_runs(store: StoreReader) -> list[dict[str, Any]]:
     """Tell runs as JSON values, each for itself."""
     runs = store.runs()
     first = {info.label: chain[0].label for chain in chains(runs) for info in chain}

@@ -196,6 +196,9 @@ class Run:
         self._step = told.step
         self._weights = parts.weights.manifest
         self._state = parts.state.manifest if parts.state is not None else self._state
+        self._store.note_manifests(
+            [each.manifest for each in (parts.weights, parts.state) if each is not None]
+        )
         self.chain.append(record_id)
         return self._store.version_from(row_of(record_id, record))
 

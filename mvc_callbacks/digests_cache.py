@@ -15,7 +15,9 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-__all__ = ["DigestsCache", "cache_folder"]
+from mvc_callbacks.host_cache import open_database
+
+__all__ = ["DigestsCache"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +44,6 @@ CREATE TABLE IF NOT EXISTS listings (
 _LISTINGS_KEPT = 20
 
 
-def cache_folder(name: str) -> Path:
-    """Return ``$XDG_CACHE_HOME/mvc/<name>``, which need not exist."""
-    base = os.environ.get("XDG_CACHE_HOME") or ""
-    return (Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()) / "mvc" / name
-
-
 class DigestsCache:
     """Digests by path and stat. For one thread.
 
@@ -64,13 +60,7 @@ class DigestsCache:
 
     def _open(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if path.exists() and path.stat().st_size > _LARGEST:
-                path.unlink()
-            self._database = sqlite3.connect(path, timeout=2.0, isolation_level=None)
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(_TABLE)
-            self._database.execute(_LISTINGS)
+            self._database = open_database(path, _TABLE + ";" + _LISTINGS, largest=_LARGEST)
         except (sqlite3.Error, OSError, RuntimeError) as error:  # RuntimeError: no home folder
             self._give_up(error)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 from mvc_callbacks.aliases import AliasTable
 from mvc_callbacks.errors import AmbiguousRef, CorruptHistory, MissingObject, MVCWarning, UnknownRef
@@ -12,15 +12,11 @@ from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.refs import Ref, parse_ref
 from mvc_callbacks.rows import differs, row_of
+from mvc_callbacks.summaries import Extreme, Order, Summary, order_of
 
-__all__ = ["Finder", "order_of"]
+__all__ = ["Finder", "best_by", "order_of", "watched_in"]
 
 _SHOWN = 8
-
-
-def order_of(row: Row) -> tuple[int, str, str]:
-    """Return what orders versions of different runs: sequence, then time, then id."""
-    return row["sequence"], row["created"], row["id"]
 
 
 class Finder:
@@ -154,28 +150,51 @@ class Finder:
             raise UnknownRef(f"the store {self._layout.path} has no version yet")
         return max(rows, key=order_of)
 
+    def newest(
+        self, count: int, run: str | None = None, of: list[tuple[str, Summary]] | None = None
+    ) -> list[Row]:
+        """Return the newest rows of a run or of all, newest first; only their databases are read.
+
+        Args:
+            count: How many.
+            run: The run.
+            of: The summaries, where they are known already.
+        """
+        found: list[Row] = []
+        order = order_of if run is None else _number_of
+        of = self._layout.summaries.of(run) if of is None else of
+        # Of two databases of one run, the later one has the larger numbers.
+        ordered = of[::-1] if run is not None else sorted(of, key=lambda each: each[1].newest, reverse=True)
+        for path, summary in ordered:
+            full = len(found) >= count
+            if full and (count == 0 or run is not None or order_of(found[-1]) > summary.newest):
+                break
+            rows = self._layout.history.rows_of(Path(path))
+            found = sorted([*found, *rows], key=order, reverse=True)[:count]
+        return found
+
     def _best(self, ref: Ref, text: str) -> Row:
         run = self._run(ref.name, text) if ref.name is not None else None
-        rows = [
-            row for row in self.all_rows(run) if not any(each["what"] == "weights" for each in row["pruned"])
-        ]
-        metric, mode = self._criterion(ref, rows, text)
-        scored = [row for row in rows if isinstance(row["metrics"].get(metric), (int, float))]
-        scored = [row for row in scored if not math.isnan(row["metrics"][metric])]
-        if not scored:
-            raise UnknownRef(f"{text!r}: no version with weights has the metric {metric!r}{_metrics(rows)}")
-        _warn_of_other_data(scored, text)
-        sign = 1 if mode == "min" else -1
-        return min(scored, key=lambda row: (sign * row["metrics"][metric], *order_of(row)))
-
-    def _criterion(self, ref: Ref, rows: list[Row], text: str) -> tuple[str, str]:
-        watched = {
-            tuple(row["monitor"]): order_of(row) for row in sorted(rows, key=order_of) if row["monitor"]
-        }
-        if ref.metric is not None:
-            if not any(ref.metric in row["metrics"] for row in rows):
+        while True:
+            summaries = [summary for _, summary in self._layout.summaries.of(run)]
+            metric, mode = self._criterion(ref, summaries, text)
+            winner = best_by(summaries, metric, mode)
+            if winner is None:
                 raise UnknownRef(
-                    f"{text!r}: no version with weights has the metric {ref.metric!r}{_metrics(rows)}"
+                    f"{text!r}: no version with weights has the metric {metric!r}{_metrics(summaries)}"
+                )
+            _warn_of_other_data(summaries, metric, text)
+            row = self.by_id(winner.order[2], text)
+            # Somebody may have pruned it since.
+            if not any(each["what"] == "weights" for each in row["pruned"]):
+                return row
+
+    def _criterion(self, ref: Ref, summaries: list[Summary], text: str) -> tuple[str, str]:
+        watched = watched_in(summaries)
+        if ref.metric is not None:
+            if not any(ref.metric in summary.metrics for summary in summaries):
+                raise UnknownRef(
+                    f"{text!r}: no version with weights has the metric {ref.metric!r}{_metrics(summaries)}"
                 )
             modes = {mode for name, mode in watched if name == ref.metric}
             if ref.mode is not None or len(modes) == 1:
@@ -186,7 +205,7 @@ class Finder:
         if not watched:
             raise UnknownRef(
                 f"{text!r}: no version with weights watched a metric; say which: 'best:METRIC:min'"
-                f"{_metrics(rows)}"
+                f"{_metrics(summaries)}"
             )
         if len(watched) > 1:
             choices = ", ".join(
@@ -200,13 +219,37 @@ class Finder:
         return name, mode
 
 
-def _warn_of_other_data(rows: list[Row], text: str) -> None:
+def _number_of(row: Row) -> int:
+    number: int = row["number"]
+    return number
+
+
+def watched_in(summaries: Iterable[Summary]) -> dict[tuple[str, str], Order]:
+    """Return what versions with weights watched, to the order of the newest one that did."""
+    watched: dict[tuple[str, str], Order] = {}
+    for summary in summaries:
+        for monitor, order in summary.watched():
+            watched[monitor] = max(watched.get(monitor, order), order)
+    return watched
+
+
+def best_by(summaries: Iterable[Summary], metric: str, mode: str) -> Extreme | None:
+    """Return the best version with weights by a metric, the earliest of equal ones; None without one."""
+    sign = 1 if mode == "min" else -1
+    found = [summary.best(metric, mode) for summary in summaries]
+    return min(
+        (each for each in found if each is not None),
+        key=lambda each: (sign * each.value, each.order),
+        default=None,
+    )
+
+
+def _warn_of_other_data(summaries: Iterable[Summary], metric: str, text: str) -> None:
     """Warn where versions are compared that were not measured on the same data."""
     seen: dict[str, set[str]] = {}
-    for row in rows:
-        for name, told in row["data"].items():
-            if name.partition(".")[0] == "val" and told.get("digest"):
-                seen.setdefault(name, set()).add(told["digest"])
+    for summary in summaries:
+        for name, digest in summary.metrics.get(metric, ()):
+            seen.setdefault(name, set()).add(digest)
     if any(len(digests) > 1 for digests in seen.values()):
         warnings.warn(
             f"{text!r} compares versions that were validated on different data: their metrics may not be "
@@ -217,8 +260,8 @@ def _warn_of_other_data(rows: list[Row], text: str) -> None:
         )
 
 
-def _metrics(rows: list[Row]) -> str:
-    names = sorted({name for row in rows for name in row["metrics"]})
+def _metrics(summaries: Iterable[Summary]) -> str:
+    names = sorted({name for summary in summaries for name in summary.metrics})
     return f"; known metrics: {', '.join(names[:_SHOWN])}" if names else ""
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from tinydb import TinyDB
-from tinydb.storages import Storage
-from tinydb.table import Document
 
 from mvc_callbacks import files
 from mvc_callbacks.canonical import decode, encode
@@ -23,6 +21,7 @@ VERSIONS = "versions"
 FINGERPRINTS = "fingerprints"
 _MODES = ("min", "max")
 Row = dict[str, Any]
+Tables = dict[str, dict[str, Any]]
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "id": (str,),
     "run": (str,),
@@ -65,17 +64,65 @@ _NESTED: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 }
 
 
-class AtomicStorage(Storage):
+Told = dict[tuple[str, str], tuple[Row, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """One database as it was last read or written, so that a run's next version costs one row.
+
+    It stands for the file only while the file has the very same bytes.
+
+    Attributes:
+        path: The database.
+        data: Its bytes.
+        tables: What they say.
+        told: Table and document id to the document and its bytes.
+        checked: Whether each of its rows was looked at.
+    """
+
+    path: Path
+    data: bytes
+    tables: Tables
+    told: Told
+    checked: bool
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is held; replaced as a whole, as several threads may ask."""
+
+    held: _Held | None = None
+
+
+def _encode(tables: Tables, known: Told) -> tuple[bytes, Told]:
+    """Tell tables as canonical JSON; documents that were told before are not told again."""
+    told: Told = {}
+    parts = []
+    for name in sorted(tables):
+        documents = []
+        for key in sorted(tables[name]):
+            document, before = tables[name][key], known.get((name, key))
+            here = before if before is not None and before[0] is document else (document, encode(document))
+            told[name, key] = here
+            documents.append(b'"%s":%s' % (key.encode("ascii"), here[1]))
+        parts.append(encode(name) + b":{" + b",".join(documents) + b"}")
+    return b"{" + b",".join(parts) + b"}", told
+
+
+class AtomicStorage:
     """A TinyDB storage that replaces its file atomically, durably, and only with what can be read again.
 
     Args:
         path: The database.
         staging: Where it is written before it takes its place.
+        memory: What is remembered of the database that was used last; None to remember nothing.
     """
 
-    def __init__(self, path: Path, staging: Path) -> None:
+    def __init__(self, path: Path, staging: Path, memory: _Memory | None = None) -> None:
         self.path = path
         self._staging = staging
+        self._memory = _Memory() if memory is None else memory
 
     def read(self) -> dict[str, dict[str, Any]] | None:
         """Return the tables, or None where there is no file yet.
@@ -90,12 +137,23 @@ class AtomicStorage(Storage):
             return None
         except UnsafeFile as error:
             raise CorruptHistory(f"{error}; {_HINT}") from error
-        return parse(data, self.path)
+        held = self._memory.held
+        if held is not None and held.path == self.path and held.data == data:
+            return held.tables
+        tables = parse(data, self.path)
+        self._memory.held = _Held(self.path, data, tables, {}, False)
+        return tables
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
         """Replace the file."""
+        held = self._memory.held
+        told, documents = _encode(data, held.told if held is not None and held.path == self.path else {})
         files.make_folder(self.path.parent)
-        files.replace_file(self.path, encode(data), self._staging)
+        files.replace_file(self.path, told, self._staging)
+        self._memory.held = _Held(self.path, told, data, documents, True)
+
+    def close(self) -> None:
+        """Do nothing: no file is held open."""
 
 
 _HINT = "run `mvc rebuild` to make it again from the records"
@@ -161,12 +219,12 @@ def check_row(row: Row) -> None:
 def _check_fields(told: Any, types: Mapping[str, tuple[type, ...]], name: str) -> None:
     if not isinstance(told, dict):
         raise ValueError(f"its {name!r} is not told as an object")
-    for field, kinds in types.items():
-        if field not in told and type(None) in kinds and name != "weights":
+    for name_of, kinds in types.items():
+        if name_of not in told and type(None) in kinds and name != "weights":
             continue
-        value = told.get(field)
+        value = told.get(name_of)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ValueError(f"its {name!r} has a {field!r} that is missing or of a wrong type")
+            raise ValueError(f"its {name!r} has a {name_of!r} that is missing or of a wrong type")
 
 
 class History:
@@ -180,6 +238,7 @@ class History:
     def __init__(self, root: Path, staging: Path) -> None:
         self.root = root
         self._staging = staging
+        self._memory = _Memory()
 
     def runs(self) -> list[str]:
         """Return the labels of all runs, those without a version too."""
@@ -208,11 +267,10 @@ class History:
             CorruptHistory: If that row is no longer there.
         """
         path = self._path(run, row["number"])
-        tables = AtomicStorage(path, self._staging).read() or {}
-        there = {each["number"] for each in _rows_in(tables, path)}
-        if after and after not in there and self.row(run, after) is None:
+        if after and self.row(run, after) is None:
             raise CorruptHistory(f"{self._path(run, after)} has lost version {after}; {_HINT}")
-        self._write(path, tables, [row])
+        storage = self._storage(path)
+        self._write(storage, self._checked(storage), [row])
 
     def update(self, run: str, numbers: Iterable[int], change: Callable[[Row], None]) -> None:
         """Change rows, durably; each database is written once. Hold the store's lock.
@@ -224,13 +282,14 @@ class History:
         for number in numbers:
             by_path.setdefault(self._path(run, number), set()).add(number)
         for path, wanted in by_path.items():
-            tables = AtomicStorage(path, self._staging).read() or {}
-            rows = {row["number"]: row for row in _rows_in(tables, path)}
+            storage = self._storage(path)
+            tables = self._checked(storage)
+            rows = {row["number"]: row for row in _rows_in(tables, path, wanted)}
             if missing := wanted - rows.keys():
                 raise CorruptHistory(f"{path} has no version {min(missing)}; {_HINT}")
             for number in wanted:
                 change(rows[number])
-            self._write(path, tables, [rows[number] for number in sorted(wanted)])
+            self._write(storage, tables, [rows[number] for number in sorted(wanted)])
 
     def replace(self, run: str, rows: list[Row]) -> None:
         """Write all of a run's rows anew. Hold the store's lock."""
@@ -247,19 +306,25 @@ class History:
             if path not in chunks:
                 files.remove(path)
 
-    def _write(self, path: Path, tables: dict[str, dict[str, Any]], rows: list[Row]) -> None:
+    def _storage(self, path: Path) -> AtomicStorage:
+        return AtomicStorage(path, self._staging, self._memory)
+
+    def _checked(self, storage: AtomicStorage) -> Tables:
+        """Read a database, and look at all of its rows unless that was done."""
+        tables = storage.read() or {}
+        held = self._memory.held
+        if held is None or held.tables is not tables or not held.checked:
+            _rows_in(tables, storage.path)
+            if held is not None and held.tables is tables:
+                self._memory.held = replace(held, checked=True)
+        return tables
+
+    def _write(self, storage: AtomicStorage, tables: Tables, rows: list[Row]) -> None:
+        # TinyDB itself would go through all of a table's documents for one that is added.
         known = dict(tables.get(FINGERPRINTS, {}))
-        before = len(known)
-        slim = [Document(_intern(row, known), doc_id=row["number"]) for row in rows]
-        batch = _Batch(tables)
-        with TinyDB(storage=lambda: batch) as database:
-            if len(known) != before:
-                table = database.table(FINGERPRINTS)
-                for key in list(known)[before:]:
-                    table.insert(Document(known[key], doc_id=int(key)))
-            for document in slim:
-                database.table(VERSIONS).upsert(document)
-        AtomicStorage(path, self._staging).write(batch.tables)
+        slim = {str(row["number"]): copy.deepcopy(_intern(row, known)) for row in rows}
+        versions = {**tables.get(VERSIONS, {}), **slim}
+        storage.write({**tables, VERSIONS: versions, **({FINGERPRINTS: known} if known else {})})
 
     def _path(self, run: str, number: int) -> Path:
         return self.folder_of(run) / f"{(number - 1) // ROLL_OVER + 1:04d}.json"
@@ -271,13 +336,18 @@ class History:
         names = (name for name in files.list_names(folder) if name.endswith(".json"))
         return [folder / name for name in sorted(names, key=lambda name: (len(name), name))]
 
-    def rows_of(self, path: Path) -> list[Row]:
+    def rows_of(self, path: Path, *, borrow: bool = False) -> list[Row]:
         """Return the rows of one database, oldest first.
+
+        Args:
+            path: The database.
+            borrow: Whether the caller changes nothing in them; what is held in memory is not read again then.
 
         Raises:
             CorruptHistory: If it cannot be believed.
         """
-        return _rows_in(AtomicStorage(path, self._staging).read() or {}, path)
+        storage = self._storage(path) if borrow else AtomicStorage(path, self._staging)
+        return _rows_in(storage.read() or {}, path)
 
     def rows(self, run: str) -> Iterator[Row]:
         """Go through a run's rows, oldest first."""
@@ -286,10 +356,8 @@ class History:
 
     def row(self, run: str, number: int) -> Row | None:
         """Return one row, or None."""
-        for row in self.rows_of(self._path(run, number)):
-            if row["number"] == number:
-                return row
-        return None
+        path = self._path(run, number)
+        return next(iter(_rows_in(self._checked(self._storage(path)), path, {number})), None)
 
     def last(self, run: str) -> Row | None:
         """Return a run's newest row, or None."""
@@ -305,24 +373,22 @@ class History:
         files.sync_folder(self.root)
 
 
-def _rows_in(tables: dict[str, dict[str, Any]], path: Path) -> list[Row]:
-    with TinyDB(storage=lambda: _Batch(tables)) as database:
-        known = {document.doc_id: document for document in database.table(FINGERPRINTS).all()}
-        documents = sorted(database.table(VERSIONS).all(), key=lambda document: document.doc_id)
-    return [_resolve(document, known, path) for document in documents]
-
-
-class _Batch(Storage):
-    """Tables in memory: read before, written once after, however many changes there are."""
-
-    def __init__(self, tables: dict[str, dict[str, Any]]) -> None:
-        self.tables = tables
-
-    def read(self) -> dict[str, dict[str, Any]] | None:
-        return self.tables
-
-    def write(self, data: dict[str, dict[str, Any]]) -> None:
-        self.tables = data
+def _rows_in(tables: Tables, path: Path, wanted: Collection[int] | None = None) -> list[Row]:
+    """Return the rows of a database by number: all, or those that are wanted and there."""
+    known = {int(key): each for key, each in tables.get(FINGERPRINTS, {}).items()}
+    versions = tables.get(VERSIONS, {})
+    numbers = sorted(map(int, versions) if wanted is None else wanted)
+    return [
+        # A few may come from what is held, and go to somebody who changes them.
+        _resolve(
+            versions[str(number)] if wanted is None else copy.deepcopy(versions[str(number)]),
+            number,
+            known,
+            path,
+        )
+        for number in numbers
+        if wanted is None or str(number) in versions
+    ]
 
 
 def _intern(row: Row, known: dict[str, Any]) -> Row:
@@ -344,10 +410,10 @@ def _intern(row: Row, known: dict[str, Any]) -> Row:
     return slim
 
 
-def _resolve(document: Document, known: Mapping[int, Mapping[str, Any]], path: Path) -> Row:
+def _resolve(document: Row, place: int, known: Mapping[int, Mapping[str, Any]], path: Path) -> Row:
     row = dict(document)
     try:
-        if row["number"] != document.doc_id or row["run"] != path.parent.name:
+        if row["number"] != place or row["run"] != path.parent.name:
             raise ValueError("a row under another row's number or in another run")
         row["data"] = {name: dict(known[number]) for name, number in row["data"].items()}
         row["evaluations"] = [

@@ -25,6 +25,7 @@ from mvc_callbacks.locks import StoreLock
 from mvc_callbacks.manifests import ManifestFolder
 from mvc_callbacks.objects import ObjectFolder
 from mvc_callbacks.records import FORMAT, RecordFolder
+from mvc_callbacks.summaries import Summaries
 
 __all__ = ["Layout", "Shared", "default_path"]
 
@@ -74,6 +75,7 @@ class Layout:
         self.runs = RecordFolder(root / "runs", "run", self.staging)
         self.events = RecordFolder(root / "events", "event", self.staging)
         self.history = History(root / "history", self.staging)
+        self.summaries = Summaries(self.history, lambda: self.identity)
         self.aliases_path = root / "aliases.json"
         self.lock = StoreLock(self.staging / "lock")
         self._checked = False

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import socket
 import stat
 import sys
 import threading
@@ -158,6 +157,8 @@ class StoreLock:
             return "who holds it is not known"
 
     def _tell(self, descriptor: int, purpose: str) -> None:
+        import socket  # who only reads takes no lock
+
         told = {
             "pid": os.getpid(),
             "host": socket.gethostname(),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mvc_callbacks import files
 from mvc_callbacks.canonical import decode, encode
-from mvc_callbacks.errors import BadName, CorruptRecord, UnsupportedFormat, UnsupportedTensor
+from mvc_callbacks.errors import BadName, CorruptRecord, MissingObject, UnsupportedFormat, UnsupportedTensor
 from mvc_callbacks.refs import check_digest
 from mvc_callbacks.tensors import stored_form, weights_digest
 
@@ -51,11 +51,13 @@ class Manifest:
         entries: One for each tensor; resolved, also where the file says only what differs from another
             manifest.
         base: Digest of that other manifest, or None.
+        stamp: Of the file, where it was just written.
     """
 
     digest: str
     entries: tuple[Entry, ...]
     base: str | None = None
+    stamp: str | None = field(default=None, compare=False)
 
     @property
     def objects(self) -> frozenset[str]:
@@ -98,9 +100,11 @@ class ManifestFolder:
         path = self.path_of(manifest.digest)
         files.make_folder(path.parent)
         files.check_folder(path.parent)
-        files.move(files.stage(self._staging, [data]), path)
+        staged = files.stage(self._staging, [data])
+        stamp = _stamp(staged)  # it keeps it under its name; another writer's may have that a moment later
+        files.move(staged, path)
         files.sync_folder(path.parent)
-        return Manifest(manifest.digest, manifest.entries, used)
+        return Manifest(manifest.digest, manifest.entries, used, stamp)
 
     def has(self, digest: str) -> bool:
         """Tell whether the manifest of a state is there."""
@@ -110,20 +114,28 @@ class ManifestFolder:
         """Make the name of a manifest that was there before durable."""
         files.sync_folder(self.path_of(digest).parent)
 
+    def stamp_of(self, digest: str) -> str | None:
+        """Return what changes when a manifest's file is replaced; None where it is missing."""
+        return _stamp(self.path_of(digest))
+
     def size_of(self, digest: str) -> int:
         """Return the bytes of a manifest's file; 0 where it is missing."""
         return files.size_of(self.path_of(digest)) or 0
 
-    def read(self, digest: str) -> Manifest:
+    def read(self, digest: str, *, bases: Mapping[str, Manifest] | None = None) -> Manifest:
         """Read a manifest, believing it only if its entries have its digest.
+
+        Args:
+            digest: Of the state.
+            bases: Manifests that were read before and need not be read again where it refers to one.
 
         Raises:
             MissingObject: If it, or the manifest that it refers to, is not there.
             CorruptRecord: If it is not what its name says.
         """
-        return self._read(digest, _DEEPEST)
+        return self._read(digest, _DEEPEST, bases or {})
 
-    def _read(self, digest: str, depth: int) -> Manifest:
+    def _read(self, digest: str, depth: int, bases: Mapping[str, Manifest]) -> Manifest:
         path = self.path_of(digest)
         value = decode(files.read_file(path, limit=LIMIT), what=str(path))
         if not isinstance(value, dict) or value.get("kind") != "manifest":
@@ -136,8 +148,10 @@ class ManifestFolder:
             base = value.get("base")
             if base is None:
                 entries = tuple(_entries(value["tensors"], value["objects"]))
+            elif base in bases:
+                entries = _resolve(bases[base], value)
             elif depth:
-                entries = _resolve(self._read(check_digest(base, "manifest"), depth - 1), value)
+                entries = _resolve(self._read(check_digest(base, "manifest"), depth - 1, bases), value)
             else:
                 raise CorruptRecord(f"{path} is at the end of a long or endless chain of manifests")
             _check(entries, digest, path)
@@ -160,6 +174,13 @@ class ManifestFolder:
             for name in files.list_names(self.root / prefix):
                 if name.endswith(".json") and len(name) == 69:
                     yield name[:64]
+
+
+def _stamp(path: Path) -> str | None:
+    try:
+        return " ".join(map(str, files.stamp_of(path)))
+    except MissingObject:
+        return None
 
 
 def _full(manifest: Manifest) -> dict[str, Any]:

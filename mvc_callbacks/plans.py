@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from mvc_callbacks.digests_cache import DigestsCache, cache_folder
+from mvc_callbacks.digests_cache import DigestsCache
 from mvc_callbacks.file_digests import Cancelled, Hashed, hash_files
+from mvc_callbacks.host_cache import cache_folder
 from mvc_callbacks.listings import Entry, Listing, Sorter, show_name
 from mvc_callbacks.sources import Finder, Part
 from mvc_callbacks.sources_files import Names

@@ -14,12 +14,11 @@ from mvc_callbacks.commit import now
 from mvc_callbacks.errors import CorruptRecord, MissingObject, StoreLocked
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout
-from mvc_callbacks.objects import Suffix
+from mvc_callbacks.needs import File, Needs
 from mvc_callbacks.rows import apply_event
 
 __all__ = ["PruneReport", "Pruner", "has"]
 
-File = tuple[str, Suffix]
 _A_DAY = 24 * 3600
 
 
@@ -52,23 +51,6 @@ class PruneReport:
         }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Known:
-    """What is remembered of a manifest.
-
-    Attributes:
-        stamp: Of its file.
-        objects: Those that it names, through its base too.
-        base: The manifest that it refers to, or None.
-        based_on: What was known of that one; when it was replaced, ``objects`` are others too.
-    """
-
-    stamp: tuple[int, int, int]
-    objects: frozenset[File]
-    base: str | None
-    based_on: _Known | None
-
-
 class Pruner:
     """Removes what no version needs. All of its methods hold the store's lock themselves.
 
@@ -79,7 +61,7 @@ class Pruner:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._rows: dict[Path, tuple[tuple[int, int, int], list[Row]]] = {}
-        self._manifests: dict[str, _Known] = {}
+        self.needs = Needs(layout)
 
     def prune(
         self, rows: Iterable[Row], *, what: Literal["weights", "state"], policy: str, dry_run: bool = False
@@ -102,7 +84,10 @@ class Pruner:
         with nullcontext(True) if dry_run else self._layout.lock("pruning") as works:
             self._refuse_without_lock(works)
             chosen = {row["id"]: row for row in rows if has(row, what)}
-            doomed = self._unneeded(self._files(chosen.values()), chosen.keys(), what)
+            found, manifests = self._files(chosen.values())
+            with self.needs.asked() as needs:
+                doomed = found - needs.by_others(found, chosen.keys(), what)
+                manifests -= needs.manifests_by_others(manifests, chosen.keys(), what)
             report = self._report(sorted(chosen), doomed, dry_run)
             if dry_run or not chosen:
                 return report
@@ -115,11 +100,10 @@ class Pruner:
             }
             identity = self._layout.events.write(fields)
             self._layout.new_epoch()
-            manifests = self._manifests_of(chosen.values())
             for run in {row["run"] for row in chosen.values()}:
                 numbers = [row["number"] for row in chosen.values() if row["run"] == run]
                 self._layout.history.update(run, numbers, lambda each: apply_event(each, identity, fields))
-            self._remove(doomed, self._unused(manifests))
+            self._remove(doomed, manifests)
             return report
 
     def sweep(self, *, dry_run: bool = False) -> PruneReport:
@@ -131,9 +115,12 @@ class Pruner:
         with nullcontext(True) if dry_run else self._layout.lock("sweeping") as works:
             self._refuse_without_lock(works)
             there = {(digest, suffix) for digest, suffix, _ in self._layout.objects.all()}
-            doomed = {each for each in self._unneeded(there, set(), "weights") if self._is_old(each)}
+            manifests = set(self._layout.manifests.all())
+            with self.needs.asked() as needs:
+                left = there - needs.by_others(there, (), "weights")
+                manifests -= needs.manifests_by_others(manifests, (), "weights")
+            doomed = {each for each in left if self._is_old(each)}
             doomed -= self._told_of(doomed, set())
-            manifests = self._unused(set(self._layout.manifests.all()))
             report = self._report([], doomed, dry_run)
             if dry_run:
                 return report
@@ -153,18 +140,19 @@ class Pruner:
             self._refuse_without_lock(works)
             ids = {row["id"] for row in rows}
             runs = {record for row in rows if (record := self._run_record(row)) is not None}
-            found = self._files(rows) | {each for row in rows for each in _listings(row)}
+            found, manifests = self._files(rows)
+            found |= {each for row in rows for each in _listings(row)}
             found |= {each for record in runs for each in self._patches(record)}
-            doomed = {
-                each for each in self._unneeded(found, ids, "weights", deleted=True) if self._is_old(each)
-            }
+            with self.needs.asked() as needs:
+                left = found - needs.by_others(found, ids, "weights")
+                manifests -= needs.manifests_by_others(manifests, ids, "weights")
+            doomed = {each for each in left if self._is_old(each)}
             doomed -= self._told_of(doomed, ids)
-            manifests = self._manifests_of(rows)
             report = self._report(sorted(ids), doomed, dry_run=False)
             self._layout.events.write({"event": "delete", "run": run, "versions": sorted(ids), "time": now()})
             self._layout.new_epoch()
             self._layout.history.remove(run)
-            self._remove(doomed, self._unused(manifests))
+            self._remove(doomed, manifests)
             for identity in sorted(ids):
                 self._layout.versions.remove(identity)
             for each in runs:
@@ -192,42 +180,27 @@ class Pruner:
                 yield from cached[1]
         self._rows = seen
 
-    def _unneeded(
-        self, candidates: set[File], without: Collection[str], what: str, *, deleted: bool = False
-    ) -> set[File]:
-        """Return those tensors and trees that no version needs when some lose their weights or state.
-
-        The store may be large and the candidates few: only these are looked at in each manifest.
-        """
-        left = set(candidates)
-        for row in self._every_row():
-            mine = row["id"] in without
-            gone = {each["what"] for each in row["pruned"]} | ({what} if mine else set())
-            if "weights" in gone or (mine and deleted):
-                continue
-            left -= left & self._known(row["weights"]["digest"]).objects
-            left.discard((row["weights"]["additions"], ".json"))
-            if "state" not in gone and row["state"] is not None:
-                left -= left & self._known(row["state"]["digest"]).objects
-                left.discard((row["state"]["tree"], ".json"))
-        return left
-
-    def _files(self, rows: Iterable[Row]) -> set[File]:
-        """Return the objects of versions' weights and states, as far as their manifests can be read."""
+    def _files(self, rows: Iterable[Row]) -> tuple[set[File], set[str]]:
+        """Return the objects of versions' weights and states, and the manifests that can be read."""
         found: set[File] = set()
+        manifests: set[str] = set()
         for row in rows:
             gone = {each["what"] for each in row["pruned"]}
             if "weights" in gone:
                 continue
-            with suppress(MissingObject, CorruptRecord):  # a sweep finds what is then left
-                found |= self._known(row["weights"]["digest"]).objects
+            digests = [row["weights"]["digest"]]
             if row["weights"]["additions"] is not None:
                 found.add((row["weights"]["additions"], ".json"))
             if "state" not in gone and row["state"] is not None:
                 found.add((row["state"]["tree"], ".json"))
-                with suppress(MissingObject, CorruptRecord):
-                    found |= self._known(row["state"]["digest"]).objects
-        return found
+                digests.append(row["state"]["digest"])
+            for digest in digests:
+                manifests.add(digest)
+                with suppress(MissingObject, CorruptRecord):  # a sweep finds what is then left
+                    manifest = self._layout.manifests.read(digest)
+                    found |= {(each, ".safetensors") for each in manifest.objects}
+                    manifests |= {manifest.base} if manifest.base is not None else set()
+        return found, manifests
 
     def _told_of(self, candidates: set[File], deleted: Collection[str]) -> set[File]:
         """Return those listings and patches that a version keeps, also when it is pruned."""
@@ -269,51 +242,6 @@ class Pruner:
             return True
         return time.time() - files.stamp_of(path)[2] / 1e9 > _A_DAY
 
-    def _known(self, digest: str) -> _Known:
-        # A manifest, or the one that it refers to, may have been replaced by one that names other objects.
-        stamp = files.stamp_of(self._layout.manifests.path_of(digest))
-        cached = self._manifests.get(digest)
-        if cached is not None and cached.stamp == stamp:
-            base = self._known(cached.base) if cached.base is not None else None
-            if base is cached.based_on:
-                return cached
-        manifest = self._layout.manifests.read(digest)
-        based_on = None
-        if manifest.base is not None:
-            based_on = self._known(manifest.base)
-            manifest = self._layout.manifests.read(digest)  # at least as new as what is known of its base
-        objects: frozenset[File] = frozenset((each, ".safetensors") for each in manifest.objects)
-        known = _Known(stamp, objects, manifest.base, based_on)
-        self._manifests[digest] = known
-        return known
-
-    def _manifests_of(self, rows: Iterable[Row]) -> set[str]:
-        """Return the manifests of versions, and those that they refer to."""
-        found: set[str] = set()
-        for row in rows:
-            for state in (row["weights"], row["state"]):
-                if state is not None:
-                    found.add(state["digest"])
-                    with suppress(MissingObject, CorruptRecord):
-                        base = self._known(state["digest"]).base
-                        found |= {base} if base is not None else set()
-        return found
-
-    def _unused(self, candidates: set[str]) -> set[str]:
-        """Return those manifests that are of no version's state, and that no kept manifest refers to."""
-        left = set(candidates)
-        for row in self._every_row():
-            gone = {each["what"] for each in row["pruned"]}
-            digests = [row["weights"]["digest"]] if "weights" not in gone else []
-            digests += [row["state"]["digest"]] if row["state"] is not None and not gone else []
-            for digest in digests:
-                known: _Known | None = self._known(digest)
-                left.discard(digest)
-                while known is not None and known.base is not None:
-                    left.discard(known.base)
-                    known = known.based_on
-        return left
-
     def _report(self, ids: list[str], doomed: set[File], dry_run: bool) -> PruneReport:
         sizes = [size for each in doomed if (size := self._layout.objects.size_of(*each)) is not None]
         return PruneReport(tuple(ids), len(sizes), sum(sizes), dry_run)
@@ -321,7 +249,6 @@ class Pruner:
     def _remove(self, doomed: set[File], manifests: set[str]) -> None:
         for digest in sorted(manifests):
             self._layout.manifests.remove(digest)
-            self._manifests.pop(digest, None)
         for digest, suffix in sorted(doomed):
             self._layout.objects.remove(digest, suffix)
 

@@ -15,7 +15,7 @@ from mvc_callbacks.render_values import hyperparameters, told
 from mvc_callbacks.versions import Version
 
 if TYPE_CHECKING:
-    from mvc_callbacks.store import VersionStore
+    from mvc_callbacks.store_reader import StoreReader
 
 __all__ = ["Selection", "select"]
 
@@ -57,7 +57,7 @@ class Selection:
 
 
 def select(
-    store: VersionStore, versions: Sequence[Version], selection: Selection
+    store: StoreReader, versions: Sequence[Version], selection: Selection
 ) -> tuple[list[Version], dict[str, str]]:
     """Select versions.
 
@@ -141,7 +141,7 @@ class _Facts:
         return value if isinstance(value, (str, int, float)) or value is None else told(value)
 
 
-def _saw(store: VersionStore, versions: Iterable[Version], given: str) -> dict[str, str]:
+def _saw(store: StoreReader, versions: Iterable[Version], given: str) -> dict[str, str]:
     """Return id to what its data has of a file: as ``train: a/0.png``."""
     from mvc_callbacks import listings
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks.commit import Run, now, user
 from mvc_callbacks.errors import BadName, Misconfigured, MVCWarning, UnknownRef
@@ -23,6 +23,9 @@ from mvc_callbacks.store_aliases import AliasMover
 from mvc_callbacks.times import point_in_time
 from mvc_callbacks.verifying import Report, Verifier
 from mvc_callbacks.versions import Fingerprint, Version
+
+if TYPE_CHECKING:
+    from mvc_callbacks.manifests import Manifest
 
 __all__ = ["VersionStore"]
 
@@ -382,6 +385,10 @@ class VersionStore(AliasMover):
         self._layout.open_for_writing()
         self._layout.make_staging()
         return Rebuilder(self._layout).rebuild()
+
+    def note_manifests(self, written: Iterable[Manifest]) -> None:
+        """Remember what was just written, so that the next removal need not read it."""
+        self._pruner.needs.note(written)
 
     def heal_history(self, run: str) -> None:
         """Make one run's history again while it is being written; tells that it was damaged."""

@@ -20,6 +20,7 @@ from mvc_callbacks.errors import (
 from mvc_callbacks.finding import Finder, order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, default_path
+from mvc_callbacks.overview import Overview, overview
 from mvc_callbacks.progress import Progress, progress_bar
 from mvc_callbacks.rows import version_of
 from mvc_callbacks.version_lists import VersionList
@@ -88,11 +89,29 @@ class StoreReader:
         """
         return VersionList((self.version_from(row) for row in self._rows(run)), self)
 
-    def _rows(self, run: str | None = None) -> list[Row]:
+    def overview(self, run: str | None = None, *, newest: int = 0) -> Overview:
+        """Tell the newest versions of a run or of all, and what all come to, without reading the others.
+
+        Args:
+            run: The run's label.
+            newest: How many.
+
+        Raises:
+            StoreNotFound: If there is no store.
+            UnknownRef: If there is no such run.
+            CorruptHistory: If a history cannot be read.
+        """
+        self._refuse_unknown_run(run)
+        return overview(self._layout, self._finder(), run, newest, self.version_from)
+
+    def _refuse_unknown_run(self, run: str | None) -> None:
         self._layout.check()
         if run is not None and run not in self._layout.history.runs():
             known = ", ".join(self._layout.history.runs()[-8:]) or "none yet"
             raise UnknownRef(f"there is no run {run!r} in {self.path}; runs: {known}")
+
+    def _rows(self, run: str | None = None) -> list[Row]:
+        self._refuse_unknown_run(run)
         rows = self._finder().all_rows(run)
         return sorted(rows, key=order_of if run is None else lambda row: row["number"])
 

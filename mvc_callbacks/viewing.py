@@ -88,7 +88,7 @@ def page_of(store: StoreReader, ref: str | Version) -> Page:
         version=version,
         parents=parents_of(store, [version], {}),
         aliases=aliases_of(store).get(version.id, ()),
-        best=best_of(store.versions()).get(version.id, frozenset()),
+        best=store.overview().best.get(version.id, frozenset()),
         hyperparameters=given,
         run=run,
         more=more,

@@ -22,6 +22,7 @@ from mvc_callbacks.cli import mvc
 from mvc_callbacks.errors import BadName, UnsafeFile, UnsupportedTensor
 from mvc_callbacks.export import write_safetensors
 from mvc_callbacks.store import VersionStore
+from mvc_callbacks.store_reader import StoreReader
 from mvc_callbacks.versions import Monitor, Version
 
 COMMANDS = (
@@ -617,7 +618,7 @@ def test_an_error_of_the_system_is_told_with_its_file(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(store.path / "history\x1b"))
 
-    monkeypatch.setattr(VersionStore, "versions", refuse)
+    monkeypatch.setattr(StoreReader, "overview", refuse)
     assert r"mvc: error: Permission denied: " in (said := refused(store, "log"))
     assert r"history\x1b" in said
 
@@ -628,7 +629,7 @@ def test_a_fault_of_mvc_itself_is_told_in_two_lines(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(VersionStore, "versions", fail)
+    monkeypatch.setattr(StoreReader, "overview", fail)
     assert "ZeroDivisionError" in (said := refused(store, "log")) and "MVC_DEBUG=1" in said
     monkeypatch.setenv("MVC_DEBUG", "1")
     assert isinstance(
@@ -717,10 +718,10 @@ def test_output_that_cannot_be_written_is_an_error(store: VersionStore) -> None:
 
 def test_ctrl_c_ends_with_130_and_no_traceback(store: VersionStore) -> None:
     code = (
-        "import time, mvc_callbacks.store as s\n"
+        "import time, mvc_callbacks.store_reader as s\n"
         "def wait(*_, **__):\n"
         "    print('waiting', flush=True); time.sleep(60)\n"
-        "s.VersionStore.versions = wait\n"
+        "s.StoreReader.overview = wait\n"
         "from mvc_callbacks.cli import main; main()"
     )
     run = subprocess.Popen(

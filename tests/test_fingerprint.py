@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from mvc_callbacks import digests_cache, file_digests, fingerprint_data, stamps
-from mvc_callbacks.digests_cache import DigestsCache, cache_folder
+from mvc_callbacks.digests_cache import DigestsCache
 from mvc_callbacks.fingerprint import gather, plan
+from mvc_callbacks.host_cache import cache_folder
 from mvc_callbacks.listings import compare, read
 from mvc_callbacks.versions import Fingerprint
 

@@ -1,0 +1,53 @@
+"""The caches of one host: where they lie, and their databases. All of it may be lost at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["cache_folder", "open_database"]
+
+
+def cache_folder(name: str) -> Path:
+    """Return ``$XDG_CACHE_HOME/mvc/<name>``, which need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or ""
+    return (Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()) / "mvc" / name
+
+
+def open_database(path: Path, schema: str, *, largest: int) -> sqlite3.Connection:
+    """Open a database of a cache, and make it where there is none.
+
+    Whatever a power cut leaves of it is whole: its last entries may be gone.
+
+    Args:
+        path: The database.
+        schema: Statements that make its tables where they are missing.
+        largest: Bytes from which on it is begun anew.
+
+    Raises:
+        sqlite3.Error: If it cannot be used; a damaged one is removed, so that the next one starts afresh.
+        OSError: If the folder cannot be had.
+    """
+    import sqlite3
+
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.exists() and path.stat().st_size > largest:
+        path.unlink()
+    # Its users do not share it between threads at the same time.
+    database = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.executescript(schema)
+    except sqlite3.Error as error:
+        database.close()
+        if not isinstance(error, sqlite3.OperationalError):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
+    return database

@@ -1,0 +1,385 @@
+"""Needs: which objects and manifests the versions of a store need, remembered by one host in SQLite.
+
+What is asked is whether anybody *else* needs a thing: the store may be large, and the question is small.
+Everything here is derived: what histories and manifests say is taken over when their files changed, and their
+files are looked at each time. A manifest that does not change is read once on a host, not for each removal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator
+
+from mvc_callbacks.errors import MVCError
+from mvc_callbacks.history import Row
+from mvc_callbacks.host_cache import cache_folder, open_database
+from mvc_callbacks.layout import Layout
+from mvc_callbacks.manifests import Manifest
+from mvc_callbacks.objects import Suffix
+from mvc_callbacks.refs import check_digest
+
+__all__ = ["File", "Needs"]
+
+File = tuple[str, Suffix]
+_log = logging.getLogger(__name__)
+
+YOUNG = 2 * 10**9
+"""Nanoseconds. A younger folder may get one more name without its times changing."""
+_LARGEST = 8 * 1024**3
+_PATIENCE = 30_000  # milliseconds; another process may be reading a large store for the first time
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS folders (path TEXT PRIMARY KEY, stamp TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chunks (id INTEGER PRIMARY KEY, run TEXT NOT NULL, name TEXT NOT NULL,
+    stamp TEXT NOT NULL, UNIQUE (run, name));
+CREATE TABLE IF NOT EXISTS wants (chunk INTEGER NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL,
+    digest BLOB NOT NULL, version BLOB NOT NULL, PRIMARY KEY (chunk, number, kind)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS wanted ON wants (digest);
+CREATE TABLE IF NOT EXISTS manifests (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE,
+    stamp TEXT NOT NULL, base BLOB);
+CREATE INDEX IF NOT EXISTS based ON manifests (base);
+CREATE TABLE IF NOT EXISTS names (object INTEGER NOT NULL, manifest INTEGER NOT NULL,
+    PRIMARY KEY (object, manifest)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS named ON names (manifest);
+"""
+WEIGHTS, STATE, TREE, ADDITIONS = range(4)
+"""What a row wants something for; the second two are objects, the first two manifests."""
+
+
+class Needs:
+    """What versions need, as a question to a database that is brought up to date before it is asked.
+
+    Args:
+        layout: The store.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._guard = threading.RLock()
+        self._database: sqlite3.Connection | None = None
+        self._pid = 0
+        self._names: dict[str, tuple[str, list[str]]] = {}
+        self._bases: dict[str, tuple[str, Manifest]] = {}
+        self._unread: dict[bytes, MVCError | OSError] = {}
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[Needs]:
+        """Bring it up to date, and keep it so while it is asked. Hold the store's lock.
+
+        Raises:
+            CorruptHistory: If a history cannot be read.
+        """
+        with self._guard:
+            try:
+                database = self._begin(self._open())
+            except sqlite3.Error as error:
+                _log.info("what versions need cannot be remembered: %s", error)
+                database = self._begin(self._open(remember=False))
+            try:
+                try:
+                    self._refresh(database)
+                except sqlite3.Error as error:
+                    _log.info("what versions need cannot be remembered: %s", error)
+                    database = self._begin(self._open(remember=False))
+                    self._refresh(database)
+                yield self
+            except BaseException:
+                self._end(database, "ROLLBACK")
+                raise
+            self._end(database, "COMMIT")
+
+    def note(self, written: Iterable[Manifest]) -> None:
+        """Remember manifests that were just written, so that they need not be read for it. May do nothing.
+
+        Args:
+            written: Those that have a stamp count.
+        """
+        with self._guard, contextlib.suppress(sqlite3.Error, OSError):
+            database = self._open()
+            database.execute("PRAGMA busy_timeout=20")  # a save does not wait for what can be done later
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                for manifest in written:
+                    if manifest.stamp is not None and self._knows_base(database, manifest):
+                        self._add(database, manifest, manifest.stamp)
+                database.execute("COMMIT")
+            except sqlite3.Error:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+            finally:
+                database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
+
+    def _knows_base(self, database: sqlite3.Connection, manifest: Manifest) -> bool:
+        """Tell whether what a manifest refers to is known as it is now."""
+        if manifest.base is None:
+            return True
+        asked = "SELECT stamp FROM manifests WHERE digest=?"
+        known = database.execute(asked, [bytes.fromhex(manifest.base)]).fetchone()
+        return known is not None and known[0] == self._now(manifest.base)
+
+    def _begin(self, database: sqlite3.Connection) -> sqlite3.Connection:
+        database.execute("BEGIN IMMEDIATE")  # no other process writes what it saw before
+        return database
+
+    def _end(self, database: sqlite3.Connection, how: str) -> None:
+        try:
+            database.execute(how)
+        except sqlite3.Error as error:
+            _log.info("what versions need cannot be remembered: %s", error)
+            self._database = None
+
+    def _open(self, *, remember: bool = True) -> sqlite3.Connection:
+        # A connection must not go through a fork.
+        if self._database is not None and self._pid == os.getpid() and remember:
+            return self._database
+        self._pid, self._names = os.getpid(), {}
+        if remember:
+            place = hashlib.sha256(os.fsencode(self._layout.history.root)).hexdigest()[:12]
+            try:
+                path = cache_folder(self._layout.identity) / f"needs-1-{place}.sqlite"
+                self._database = open_database(path, _SCHEMA, largest=_LARGEST)
+                self._database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
+                return self._database
+            except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+                _log.info("what versions need cannot be remembered: %s", error)
+        self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._database.executescript(_SCHEMA)
+        return self._database
+
+    # --- bringing it up to date ---
+
+    def _refresh(self, database: sqlite3.Connection) -> None:
+        self._unread = {}
+        wanted = self._take_histories(database) | self._changed_manifests(database)
+        for digest in wanted:
+            known = database.execute("SELECT 1 FROM manifests WHERE digest=?", [digest]).fetchone()
+            needed = database.execute("SELECT 1 FROM wants WHERE digest=? AND kind<2", [digest]).fetchone()
+            if needed and not known:
+                try:
+                    self._take_manifest(database, digest)
+                except (MVCError, OSError) as error:
+                    # It may be of a version that goes, and of no other.
+                    self._unread[digest] = error
+                    again = "UPDATE chunks SET stamp='' WHERE id IN (SELECT chunk FROM wants WHERE digest=?)"
+                    database.execute(again, [digest])
+
+    def _take_histories(self, database: sqlite3.Connection) -> set[bytes]:
+        """Take over what changed of the histories; return the manifests that are wanted by what was read."""
+        known = {
+            (run, name): (chunk, stamp)
+            for chunk, run, name, stamp in database.execute("SELECT id, run, name, stamp FROM chunks")
+        }
+        wanted: set[bytes] = set()
+        for run in self._layout.history.runs():
+            folder = f"{self._layout.history.root}{os.sep}{run}"
+            for name in self._chunks(run, folder):
+                stamp = _stamp(f"{folder}{os.sep}{name}")
+                chunk, before = known.pop((run, name), (None, ""))
+                if not stamp or stamp != before:
+                    wanted |= self._take_chunk(database, chunk, run, name, stamp)
+        for chunk, _ in known.values():
+            database.execute("DELETE FROM wants WHERE chunk=?", [chunk])
+            database.execute("DELETE FROM chunks WHERE id=?", [chunk])
+        return wanted
+
+    def _chunks(self, run: str, folder: str) -> list[str]:
+        stamp = _stamp(folder, folder=True)
+        known = self._names.get(run)
+        if known is not None and known[0] == stamp and stamp:
+            return known[1]
+        names = [path.name for path in self._layout.history.chunks(run)]
+        self._names[run] = (stamp, names)
+        return names
+
+    def _take_chunk(
+        self, database: sqlite3.Connection, chunk: int | None, run: str, name: str, stamp: str
+    ) -> set[bytes]:
+        rows = self._layout.history.rows_of(self._layout.history.folder_of(run) / name, borrow=True)
+        if chunk is None:
+            inserted = "INSERT INTO chunks (run, name, stamp) VALUES (?,?,?)"
+            chunk = database.execute(inserted, [run, name, stamp]).lastrowid
+        else:
+            database.execute("UPDATE chunks SET stamp=? WHERE id=?", [stamp, chunk])
+            database.execute("DELETE FROM wants WHERE chunk=?", [chunk])
+        wants = [(chunk, *each) for row in rows for each in _wants(row)]
+        database.executemany("INSERT OR IGNORE INTO wants VALUES (?,?,?,?,?)", wants)
+        return {digest for _, _, kind, digest, _ in wants if kind in (WEIGHTS, STATE)}
+
+    def _changed_manifests(self, database: sqlite3.Connection) -> set[bytes]:
+        """Forget what changed of the manifests that are known; only folders that changed are gone through."""
+        seen = dict(database.execute("SELECT path, stamp FROM folders").fetchall())
+        changed: set[bytes] = set()
+        for number in range(256):
+            prefix = f"{number:02x}"
+            now = _stamp(f"{self._layout.manifests.root}{os.sep}{prefix}", folder=True)
+            if now and seen.get(prefix) == now:
+                continue
+            database.execute("INSERT OR REPLACE INTO folders VALUES (?,?)", [prefix, now])
+            low = bytes([number])
+            part = "SELECT digest, stamp FROM manifests WHERE digest>=? AND digest<=?"
+            for digest, stamp in database.execute(part, [low, low + b"\xff" * 32]).fetchall():
+                if self._now(digest.hex()) != stamp:
+                    changed.add(digest)
+        forgotten: set[bytes] = set()
+        while changed:
+            digest = changed.pop()
+            # Those that refer to it name other objects now.
+            based = database.execute("SELECT digest FROM manifests WHERE base=?", [digest]).fetchall()
+            changed |= {each for (each,) in based} - forgotten
+            forgotten.add(digest)
+            self._forget(database, digest)
+        return forgotten
+
+    def _take_manifest(self, database: sqlite3.Connection, digest: bytes) -> None:
+        """Read a manifest, and the one that it refers to."""
+        told, stamp = self._read(digest.hex())
+        base = None if told.base is None else bytes.fromhex(told.base)
+        if base is not None:
+            known = database.execute("SELECT 1 FROM manifests WHERE digest=?", [base]).fetchone()
+            if known is None:
+                self._take_manifest(database, base)
+        self._add(database, told, stamp)
+
+    def _add(self, database: sqlite3.Connection, manifest: Manifest, stamp: str) -> None:
+        digest = bytes.fromhex(manifest.digest)
+        base = None if manifest.base is None else bytes.fromhex(manifest.base)
+        self._forget(database, digest)
+        added = "INSERT INTO manifests (digest, stamp, base) VALUES (?,?,?)"
+        place = database.execute(added, [digest, stamp, base]).lastrowid
+        named = [(_short(each), place) for each in manifest.objects]
+        database.executemany("INSERT OR IGNORE INTO names VALUES (?,?)", named)
+
+    def _forget(self, database: sqlite3.Connection, digest: bytes) -> None:
+        named = "DELETE FROM names WHERE manifest IN (SELECT id FROM manifests WHERE digest=?)"
+        database.execute(named, [digest])
+        database.execute("DELETE FROM manifests WHERE digest=?", [digest])
+
+    def _read(self, digest: str) -> tuple[Manifest, str]:
+        """Read a manifest as it is at one moment, and its stamp.
+
+        Many refer to the same one, which is read once.
+        """
+        manifests = self._layout.manifests
+        while True:
+            bases = {each: base for each, (stamp, base) in self._bases.items() if self._now(each) == stamp}
+            stamp = self._now(digest)
+            told = manifests.read(digest, bases=bases)
+            if told.base is not None and told.base not in bases:
+                before = self._now(told.base)
+                self._bases = {told.base: (before, manifests.read(told.base))}
+            elif self._now(digest) == stamp and all(
+                self._now(each) == at for each, (at, _) in self._bases.items()
+            ):
+                return told, stamp
+
+    def _now(self, digest: str) -> str:
+        return self._layout.manifests.stamp_of(digest) or ""
+
+    # --- asking ---
+
+    def by_others(self, files: Iterable[File], without: Collection[str], what: str) -> set[File]:
+        """Return those files that a version needs, when some lose their weights or their state.
+
+        Args:
+            files: Tensors and trees.
+            without: Ids of the versions that lose it.
+            what: ``weights`` (and the state with them) or ``state``.
+
+        Raises:
+            MVCError: If the manifest of a version that keeps it cannot be read.
+        """
+        lost = frozenset(map(bytes.fromhex, without))
+        gone = (STATE, TREE) if what == "state" else (WEIGHTS, STATE, TREE, ADDITIONS)
+        for unread, error in self._unread.items():
+            if self._is_used(unread, lost, gone, {}):
+                raise error
+        assert self._database is not None
+        found = set()
+        for digest, suffix in files:
+            if suffix == ".safetensors":
+                asked = self._database.execute(
+                    "SELECT wants.version, wants.kind FROM names "
+                    "JOIN manifests ON manifests.id = names.manifest "
+                    "JOIN wants ON wants.digest = manifests.digest WHERE names.object=? AND wants.kind<2",
+                    [_short(digest)],
+                )
+            else:
+                asked = self._database.execute(
+                    "SELECT version, kind FROM wants WHERE digest=? AND kind>=2", [bytes.fromhex(digest)]
+                )
+            if any(not (kind in gone and version in lost) for version, kind in asked):
+                found.add((digest, suffix))
+        return found
+
+    def manifests_by_others(self, digests: Iterable[str], without: Collection[str], what: str) -> set[str]:
+        """Return those manifests that a version needs, itself or through one that refers to it.
+
+        Args:
+            digests: The manifests.
+            without: As for `by_others`.
+            what: As for `by_others`.
+        """
+        lost = frozenset(map(bytes.fromhex, without))
+        gone = (STATE,) if what == "state" else (WEIGHTS, STATE)
+        known: dict[bytes, bool] = {}
+        return {each for each in digests if self._is_used(bytes.fromhex(each), lost, gone, known)}
+
+    def _is_used(
+        self, digest: bytes, lost: frozenset[bytes], gone: Collection[int], known: dict[bytes, bool]
+    ) -> bool:
+        if digest not in known:
+            assert self._database is not None
+            asked = self._database.execute(
+                "SELECT version, kind FROM wants WHERE digest=? AND kind<2", [digest]
+            )
+            known[digest] = any(not (kind in gone and version in lost) for version, kind in asked)
+            if not known[digest]:
+                based = self._database.execute("SELECT digest FROM manifests WHERE base=?", [digest])
+                known[digest] = any(self._is_used(each, lost, gone, known) for (each,) in based)
+        return known[digest]
+
+
+def _wants(row: Row) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """Tell what a version needs: its number, what for, the digest, and its id."""
+    gone = {each["what"] for each in row["pruned"]}
+    if "weights" in gone:
+        return
+    number, version = row["number"], bytes.fromhex(row["id"])
+    yield number, WEIGHTS, _digest(row["weights"]["digest"]), version
+    if row["weights"]["additions"] is not None:
+        yield number, ADDITIONS, _digest(row["weights"]["additions"]), version
+    if "state" not in gone and row["state"] is not None:
+        yield number, STATE, _digest(row["state"]["digest"]), version
+        yield number, TREE, _digest(row["state"]["tree"]), version
+
+
+def _digest(text: str) -> bytes:
+    return bytes.fromhex(check_digest(text, "object"))
+
+
+def _short(digest: str) -> int:
+    """Return the beginning of a digest as a number of SQLite's; two alike keep one too many."""
+    return int(digest[:16], 16) - 2**63
+
+
+def _stamp(path: str, *, folder: bool = False) -> str:
+    """Return what changes when a file is replaced, or a folder's names are.
+
+    It is empty where it cannot be told, or not yet: a young folder may change once more and its times not.
+    """
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return ""
+    if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
+        return ""
+    if folder and time.time_ns() - max(found.st_ctime_ns, found.st_mtime_ns) < YOUNG:
+        return ""
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"

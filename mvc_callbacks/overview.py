@@ -1,0 +1,56 @@
+"""Overviews: the newest versions of a store, and what all of them come to, without reading the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from mvc_callbacks.finding import Finder, best_by, watched_in
+from mvc_callbacks.history import Row
+from mvc_callbacks.layout import Layout
+from mvc_callbacks.versions import Version
+
+__all__ = ["Overview", "overview"]
+
+
+class Overview(NamedTuple):
+    """What the versions of a run, or of a store, come to.
+
+    Attributes:
+        newest: The newest ones, newest first.
+        versions: How many there are.
+        metrics: Names of their metrics.
+        best: Id to the metrics that were watched, of the best by them, as for the ref ``best``.
+    """
+
+    newest: Sequence[Version]
+    versions: int
+    metrics: tuple[str, ...]
+    best: Mapping[str, frozenset[str]]
+
+
+def overview(
+    layout: Layout, finder: Finder, run: str | None, newest: int, make: Callable[[Row], Version]
+) -> Overview:
+    """Tell the newest versions, and what all come to.
+
+    Args:
+        layout: The store.
+        finder: Finds its rows.
+        run: One run of it; None for all.
+        newest: How many.
+        make: Makes a version of a row.
+    """
+    found = layout.summaries.of(run)
+    summaries = [summary for _, summary in found]
+    best: dict[str, set[str]] = {}
+    for name, mode in watched_in(summaries):
+        winner = best_by(summaries, name, mode)
+        if winner is not None:
+            best.setdefault(winner.order[2], set()).add(name)
+    return Overview(
+        newest=[make(row) for row in finder.newest(newest, run, found)],
+        versions=sum(summary.versions for summary in summaries),
+        metrics=tuple(dict.fromkeys(name for summary in summaries for name in summary.names)),
+        best={identity: frozenset(names) for identity, names in best.items()},
+    )
