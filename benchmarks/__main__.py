@@ -9,7 +9,20 @@ from pathlib import Path
 
 from benchmarks import harness, page
 
-TOPICS = ("fit", "peers", "small", "write", "bytes", "start", "memory", "restore", "keras")
+TOPICS = (
+    "fit",
+    "peers",
+    "small",
+    "write",
+    "bytes",
+    "start",
+    "memory",
+    "restore",
+    "keras",
+    "fingerprint",
+    "history",
+    "tensors",
+)
 """Modules ``bench_<topic>``, in the order of the page."""
 
 _PACKAGES = (

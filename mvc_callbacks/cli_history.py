@@ -78,11 +78,11 @@ def _newest(
     store: StoreReader, run: str | None, limit: int, metrics: Sequence[str], graph: bool | None
 ) -> tuple[Log, int]:
     """Gather the newest versions alone: a store may have 100 000."""
-    found = store.overview(run, newest=limit)
+    found = store.overview(run, newest=2 * limit)  # most parents are among those before
     if found.versions:
         _refuse_unknown(metrics, found.metrics)
-    shown = found.newest
-    known = {version.id: version for version in shown}
+    shown = found.newest[:limit]
+    known = {version.id: version for version in found.newest}
     log = Log(
         versions=shown,
         parents={**known, **parents_of(store, shown, known)},

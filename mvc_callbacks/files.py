@@ -9,7 +9,6 @@ import os
 import re
 import stat
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +119,8 @@ def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True) -> Pa
     Raises:
         OSError: If the disk refuses.
     """
+    import uuid  # who only reads need not wait for it
+
     make_folder(folder)
     path = folder / f"{uuid.uuid4().hex}{STAGED}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _BINARY, 0o666)
@@ -190,6 +191,8 @@ def keep_beside(path: Path, kept: Path, staging: Path) -> None:
     Whoever reads meanwhile, or after a crash, finds the file or its successor: it goes from its old name only
     where there are no hard links, or where it is no regular file.
     """
+    import uuid
+
     other = staging / f"{uuid.uuid4().hex}{STAGED}"
     try:
         if not exists(path):

@@ -13,7 +13,7 @@ from mvc_callbacks.canonical import decode, encode
 from mvc_callbacks.errors import CorruptHistory, CorruptRecord, MissingObject, UnsafeFile
 from mvc_callbacks.refs import check_name
 
-__all__ = ["AtomicStorage", "History", "Row", "check_row"]
+__all__ = ["AtomicStorage", "History", "Row", "check_row", "is_fingerprint"]
 
 ROLL_OVER = 500
 LIMIT = 512 * 1024 * 1024
@@ -214,6 +214,15 @@ def check_row(row: Row) -> None:
             _check_fields({**_UNTOLD, **each} if isinstance(each, dict) else each, _FINGERPRINT, "data")
     if not all(isinstance(each, str) for each in row["flags"]):
         raise ValueError("its 'flags' are no text")
+
+
+def is_fingerprint(told: Any) -> bool:
+    """Tell whether a value has the fields of a fingerprint."""
+    try:
+        _check_fields({**_UNTOLD, **told} if isinstance(told, dict) else told, _FINGERPRINT, "data")
+    except ValueError:
+        return False
+    return True
 
 
 def _check_fields(told: Any, types: Mapping[str, tuple[type, ...]], name: str) -> None:

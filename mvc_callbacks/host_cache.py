@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["cache_folder", "open_database"]
+__all__ = ["cache_folder", "open_database", "place_of"]
 
 
 def cache_folder(name: str) -> Path:
@@ -19,10 +19,22 @@ def cache_folder(name: str) -> Path:
     return (Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()) / "mvc" / name
 
 
+def place_of(folder: Path) -> str:
+    """Return a short name for a folder as this host sees it.
+
+    A copy of a store has its uuid but files of its own, and hosts may share a home folder.
+    """
+    import hashlib
+    import platform
+
+    return hashlib.sha256(os.fsencode(folder) + b"\0" + os.fsencode(platform.node())).hexdigest()[:12]
+
+
 def open_database(path: Path, schema: str, *, largest: int) -> sqlite3.Connection:
     """Open a database of a cache, and make it where there is none.
 
-    Whatever a power cut leaves of it is whole: its last entries may be gone.
+    It has a rollback journal: a write-ahead log needs memory that its users share, which a home folder on a
+    network has not.
 
     Args:
         path: The database.
@@ -41,7 +53,6 @@ def open_database(path: Path, schema: str, *, largest: int) -> sqlite3.Connectio
     # Its users do not share it between threads at the same time.
     database = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
     try:
-        database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")
         database.executescript(schema)
     except sqlite3.Error as error:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mvc_callbacks import files
 from mvc_callbacks.canonical import decode, encode
@@ -22,10 +22,12 @@ from mvc_callbacks.errors import (
 )
 from mvc_callbacks.history import History
 from mvc_callbacks.locks import StoreLock
-from mvc_callbacks.manifests import ManifestFolder
-from mvc_callbacks.objects import ObjectFolder
 from mvc_callbacks.records import FORMAT, RecordFolder
 from mvc_callbacks.summaries import Summaries
+
+if TYPE_CHECKING:
+    from mvc_callbacks.manifests import ManifestFolder
+    from mvc_callbacks.objects import ObjectFolder
 
 __all__ = ["Layout", "Shared", "default_path"]
 
@@ -69,8 +71,6 @@ class Layout:
         root = Path(os.path.realpath(path))
         self._root = root
         self.staging = root / "tmp"
-        self.objects = ObjectFolder(root / "objects", self.staging)
-        self.manifests = ManifestFolder(root / "manifests", self.staging)
         self.versions = RecordFolder(root / "versions", "version", self.staging)
         self.runs = RecordFolder(root / "runs", "run", self.staging)
         self.events = RecordFolder(root / "events", "event", self.staging)
@@ -79,6 +79,20 @@ class Layout:
         self.aliases_path = root / "aliases.json"
         self.lock = StoreLock(self.staging / "lock")
         self._checked = False
+
+    @cached_property
+    def objects(self) -> ObjectFolder:
+        """The folder of objects; a listing of versions never needs it."""
+        from mvc_callbacks.objects import ObjectFolder
+
+        return ObjectFolder(self._root / "objects", self.staging)
+
+    @cached_property
+    def manifests(self) -> ManifestFolder:
+        """The folder of manifests; a listing of versions never needs it."""
+        from mvc_callbacks.manifests import ManifestFolder
+
+        return ManifestFolder(self._root / "manifests", self.staging)
 
     def exists(self) -> bool:
         """Tell whether there is a store."""
@@ -140,6 +154,8 @@ class Layout:
                 f"{self.path} is not a store and holds {foreign[0]!r}: name an empty or a new folder with "
                 "store="
             )
+        import uuid
+
         files.make_folder(self.staging)
         with self.lock("making the store"):
             if self.exists():
@@ -213,6 +229,8 @@ class Layout:
 
     def new_epoch(self) -> None:
         """Tell other writers that objects are about to go. Hold the lock."""
+        import uuid
+
         shared = self.shared()
         self.share(Shared(uuid.uuid4().hex, shared.sequence, shared.run))
 

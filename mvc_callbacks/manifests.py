@@ -92,11 +92,16 @@ class ManifestFolder:
         Returns:
             The manifest as it was written: with the base that it refers to, if it does.
         """
-        data, used = encode(_full(manifest)), None
+        data, used = None, None
         if base is not None and base.digest != manifest.digest and base.base is None:
-            shorter = encode(_delta(manifest, base))
-            if len(shorter) * 2 < len(data):
-                data, used = shorter, base.digest
+            told = _delta(manifest, base)
+            data, used = encode(told), base.digest
+            # Thousands of entries need not be told to see that a few of them are shorter.
+            few = 4 * (len(told["set"]) + len(told["drop"])) < len(manifest.entries)
+            if not few and len(data) * 2 >= len(whole := encode(_full(manifest))):
+                data, used = whole, None
+        if data is None:
+            data = encode(_full(manifest))
         path = self.path_of(manifest.digest)
         files.make_folder(path.parent)
         files.check_folder(path.parent)

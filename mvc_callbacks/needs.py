@@ -8,7 +8,6 @@ files are looked at each time. A manifest that does not change is read once on a
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import sqlite3
@@ -19,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from mvc_callbacks.errors import MVCError
 from mvc_callbacks.history import Row
-from mvc_callbacks.host_cache import cache_folder, open_database
+from mvc_callbacks.host_cache import cache_folder, open_database, place_of
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Manifest
 from mvc_callbacks.objects import Suffix
@@ -48,6 +47,8 @@ CREATE TABLE IF NOT EXISTS names (object INTEGER NOT NULL, manifest INTEGER NOT 
     PRIMARY KEY (object, manifest)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS named ON names (manifest);
 """
+_NOTED = 32
+"""Manifests that are noted together."""
 WEIGHTS, STATE, TREE, ADDITIONS = range(4)
 """What a row wants something for; the second two are objects, the first two manifests."""
 
@@ -66,6 +67,7 @@ class Needs:
         self._pid = 0
         self._names: dict[str, tuple[str, list[str]]] = {}
         self._bases: dict[str, tuple[str, Manifest]] = {}
+        self._noted: list[Manifest] = []
         self._unread: dict[bytes, MVCError | OSError] = {}
 
     @contextlib.contextmanager
@@ -100,21 +102,29 @@ class Needs:
         Args:
             written: Those that have a stamp count.
         """
-        with self._guard, contextlib.suppress(sqlite3.Error, OSError):
-            database = self._open()
-            database.execute("PRAGMA busy_timeout=20")  # a save does not wait for what can be done later
-            try:
-                database.execute("BEGIN IMMEDIATE")
-                for manifest in written:
-                    if manifest.stamp is not None and self._knows_base(database, manifest):
-                        self._add(database, manifest, manifest.stamp)
-                database.execute("COMMIT")
-            except sqlite3.Error:
-                if database.in_transaction:
-                    database.execute("ROLLBACK")
-                raise
-            finally:
-                database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
+        with self._guard:
+            self._noted += [each for each in written if each.stamp is not None]
+            if len(self._noted) < _NOTED:
+                return
+            with contextlib.suppress(sqlite3.Error, OSError):
+                database = self._open()
+                database.execute("PRAGMA busy_timeout=20")  # a save does not wait for what can be done later
+                try:
+                    database.execute("BEGIN IMMEDIATE")
+                    self._add_noted(database)
+                    self._end(database, "COMMIT")
+                except sqlite3.Error:
+                    if database.in_transaction:
+                        database.execute("ROLLBACK")
+                    raise
+                finally:
+                    database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
+
+    def _add_noted(self, database: sqlite3.Connection) -> None:
+        for manifest in self._noted:
+            if manifest.stamp is not None and self._knows_base(database, manifest):
+                self._add(database, manifest, manifest.stamp)
+        self._noted = []
 
     def _knows_base(self, database: sqlite3.Connection, manifest: Manifest) -> bool:
         """Tell whether what a manifest refers to is known as it is now."""
@@ -141,11 +151,13 @@ class Needs:
             return self._database
         self._pid, self._names = os.getpid(), {}
         if remember:
-            place = hashlib.sha256(os.fsencode(self._layout.history.root)).hexdigest()[:12]
+            place = place_of(self._layout.history.root)
             try:
                 path = cache_folder(self._layout.identity) / f"needs-1-{place}.sqlite"
                 self._database = open_database(path, _SCHEMA, largest=_LARGEST)
                 self._database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
+                # What is forgotten here would go from the store: no power cut may take a part of it.
+                self._database.execute("PRAGMA synchronous=FULL")
                 return self._database
             except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
                 _log.info("what versions need cannot be remembered: %s", error)
@@ -157,6 +169,7 @@ class Needs:
 
     def _refresh(self, database: sqlite3.Connection) -> None:
         self._unread = {}
+        self._add_noted(database)
         wanted = self._take_histories(database) | self._changed_manifests(database)
         for digest in wanted:
             known = database.execute("SELECT 1 FROM manifests WHERE digest=?", [digest]).fetchone()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mvc_callbacks.canonical import encode
 from mvc_callbacks.errors import CorruptHistory
-from mvc_callbacks.history import Row, check_row
+from mvc_callbacks.history import Row, check_row, is_fingerprint
 from mvc_callbacks.versions import (
     Details,
     Evaluation,
@@ -136,9 +136,15 @@ def _evaluation(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_event(event: Mapping[str, Any]) -> bool:
     """Tell whether an event has the fields of its kind; others say nothing."""
-    fields = _EVENTS.get(str(event.get("event")), {"": ()})
-    return all(isinstance(event.get(name), types) for name, types in fields.items()) and all(
-        isinstance(each, str) for each in event.get("versions", ())
+    kind = str(event.get("event"))
+    fields = _EVENTS.get(kind, {"": ()})
+    if not all(isinstance(event.get(name), types) for name, types in fields.items()):
+        return False
+    prints = event["data"].values() if kind == "evaluation" else ()
+    if kind == "fingerprint":
+        prints = (event["fingerprint"],)
+    return all(isinstance(each, str) for each in event.get("versions", ())) and all(
+        is_fingerprint(each) for each in prints
     )
 
 

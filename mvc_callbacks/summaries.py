@@ -6,7 +6,6 @@ only says where to look: what is told of a version is read from the history.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mvc_callbacks.history import History, Row
-from mvc_callbacks.host_cache import cache_folder, open_database
+from mvc_callbacks.host_cache import cache_folder, open_database, place_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -181,8 +180,7 @@ class Summaries:
     def _open(self) -> sqlite3.Connection | None:
         import sqlite3
 
-        # A copy of the store has its uuid, but files of its own.
-        place = hashlib.sha256(os.fsencode(self._history.root)).hexdigest()[:12]
+        place = place_of(self._history.root)
         try:
             path = cache_folder(self._identity()) / f"summaries-1-{place}.sqlite"
             return open_database(path, _SCHEMA, largest=_LARGEST)

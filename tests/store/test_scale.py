@@ -1,0 +1,228 @@
+"""A large store answers as a small one does, and reads no more for it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_kit import bits, chunk, commit, edit, expected, many, snapshot
+
+from mvc_callbacks import history, needs, summaries
+from mvc_callbacks.errors import UnknownRef
+from mvc_callbacks.manifests import Manifest, ManifestFolder
+from mvc_callbacks.render_tables import best_of
+from mvc_callbacks.store import VersionStore
+from mvc_callbacks.versions import Monitor
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[Any]:
+    """Count the calls of a method."""
+    calls: list[Any] = []
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def count(self: Any, *given: Any, **more: Any) -> Any:
+        calls.append(given)
+        return real(self, *given, **more)
+
+    monkeypatch.setattr(owner, name, count)
+    return calls
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Believe folders and files at once, which otherwise takes two seconds."""
+    monkeypatch.setattr(summaries, "YOUNG", 0)
+    monkeypatch.setattr(needs, "YOUNG", 0)
+
+
+def runs(store: VersionStore, count: int, each: int = 3) -> None:
+    for number in range(count):
+        commit(store, f"run-{number}", each)
+
+
+def test_the_newest_and_the_best_are_found_without_reading_the_other_databases(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, settled: None
+) -> None:
+    runs(store, 12)
+    VersionStore(store.path).overview()  # the first one on a host reads them all
+    reads = counted(monkeypatch, history.AtomicStorage, "read")
+    fresh = VersionStore(store.path)
+    found = fresh.overview(newest=2)
+    assert [f"{each.run}/{each.number}" for each in found.newest] == ["run-11/3", "run-11/2"]
+    assert found.versions == 36
+    assert len(reads) == 1
+    assert fresh.get("best").number == 3
+    assert len(reads) <= 3
+
+
+def test_the_cost_of_looking_does_not_grow_with_the_store(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, settled: None
+) -> None:
+    costs = []
+    for number in range(8, 40, 8):
+        runs(VersionStore(store.path), 0)
+        for at in range(number - 8, number):
+            commit(store, f"run-{at}", 1)
+        VersionStore(store.path).overview()
+        with monkeypatch.context() as patch:
+            reads = counted(patch, history.AtomicStorage, "read")
+            fresh = VersionStore(store.path)
+            fresh.overview(newest=1)
+            fresh.get("best")
+            fresh.get("latest")
+            costs.append(len(reads))
+    assert len(set(costs)) == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_summaries_answer_as_all_versions_do(store: VersionStore, seed: int) -> None:
+    rng = random.Random(seed)
+    values = [0.5, 0.25, -1.0, math.nan, math.inf, -math.inf, 3]
+    for run in range(7):
+        opened = store.open_run(f"run-{run}", framework="torch")
+        for number in range(1, rng.randint(2, 5)):
+            metrics = {name: rng.choice(values) for name in ("a", "b") if rng.random() < 0.8}
+            monitor = rng.choice([None, Monitor("a", "min"), Monitor("b", "max")])
+            opened.commit(snapshot(run * 10 + number, state=False), metrics=metrics, monitor=monitor)
+    gone = rng.sample([each.id for each in store.versions()], 3)
+    store.prune_ids(gone, what="weights", policy="test")
+    every = store.versions()
+    for asked in (store, VersionStore(store.path), VersionStore(store.path)):
+        found = asked.overview(newest=5)
+        assert dict(found.best) == best_of(every)
+        assert [each.id for each in found.newest] == [each.id for each in every[::-1][:5]]
+        assert found.versions == len(every)
+        assert set(found.metrics) == {name for each in every for name in each.metrics}
+        in_run = asked.overview("run-3", newest=2)
+        assert [each.id for each in in_run.newest] == [each.id for each in asked.versions("run-3")[::-1][:2]]
+
+
+def test_what_changed_since_is_noticed(store: VersionStore) -> None:
+    runs(store, 8, 2)
+    assert VersionStore(store.path).get("best").number == 2
+    best = store.get("run-5/2")
+    [better] = commit(store, "better", 1, metrics={"val_loss": 0.001})
+    assert VersionStore(store.path).get("best").id == better.id
+    store.prune("better/1")
+    assert VersionStore(store.path).get("best").id == store.get("run-0/2").id
+    store.delete_run("run-0")
+    assert VersionStore(store.path).get("best").id == store.get("run-1/2").id
+    assert VersionStore(store.path).get("run-5/best").id == best.id
+    edit(chunk(store, "run-1"), lambda value: {"versions": {}})
+    assert VersionStore(store.path).get("best").id == store.get("run-2/2").id
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database" * 500, b"SQLite format 3\0" + bytes(5000)])
+def test_a_damaged_cache_changes_no_answer(
+    store: VersionStore, damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: None
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    runs(store, 8, 2)
+    before = VersionStore(store.path).overview(newest=3)
+    caches = list((tmp_path / "cache").rglob("*.sqlite"))
+    assert len(caches) == 2
+    for path in (tmp_path / "cache").rglob("*.sqlite*"):
+        path.write_bytes(damage)
+    assert VersionStore(store.path).overview(newest=3)[1:] == before[1:]
+    VersionStore(store.path).prune("run-0/1")
+    assert bits(store, "run-0/2") == expected(snapshot(2))
+    assert VersionStore(store.path).verify(full=True).ok
+
+
+def test_a_folder_for_caches_is_not_needed(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    runs(store, 8, 2)
+    assert store.overview(newest=1).versions == 16
+    assert store.get("best").number == 2
+    store.prune("run-0/1")
+    assert bits(store, "run-1/1") == expected(snapshot(1))
+
+
+def test_a_removal_reads_the_manifests_of_what_it_removes_and_no_others(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.open_run("base", framework="torch")
+    for number in range(30):
+        run.commit(many(number))
+    fresh = VersionStore(store.path)
+    reads = counted(monkeypatch, ManifestFolder, "read")
+    fresh.prune("base/7")
+    assert len(reads) == 1
+    assert bits(store, "base/8") == expected(many(7))
+    assert store.verify(full=True).ok
+
+
+def test_a_host_that_never_saw_a_store_reads_every_manifest_once(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.open_run("base", framework="torch")
+    for number in range(20):
+        run.commit(many(number))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another host"))
+    reads = counted(monkeypatch, ManifestFolder, "read")
+    VersionStore(store.path).prune("base/7")
+    assert len({digest for (digest,) in reads}) == 20
+    reads.clear()
+    VersionStore(store.path).prune("base/8")
+    assert len(reads) == 1
+    assert store.verify(full=True).ok
+
+
+def test_a_manifest_that_was_replaced_keeps_what_it_names_now(store: VersionStore) -> None:
+    """Two states share a tensor's pack only since another save wrote the first one's manifest anew."""
+    first = commit(store, "first", 1)[0]
+    second = commit(store, "second", 1, metrics={"val_loss": 9.0})[0]
+    folder = store._layout.manifests
+    told = folder.read(first.weights.digest)
+    other = store.open_run("other", framework="torch")
+    third = other.commit(snapshot(5))
+    kept = VersionStore(store.path)
+    kept.prune("second/1")  # everything is known now
+    # The same tensors, where the third version's frozen ones lie too: what a healing save does.
+    shared = {entry.digest: entry.object for entry in folder.read(third.weights.digest).entries}
+    entries = tuple(replace(each, object=shared.get(each.digest, each.object)) for each in told.entries)
+    folder.write(Manifest(told.digest, entries))
+    VersionStore(store.path).prune("other/1")
+    assert bits(store, first) == expected(snapshot(1))
+    assert second.id != third.id
+
+
+def test_what_a_user_changes_in_a_version_is_not_written(store: VersionStore) -> None:
+    run = store.open_run("base", framework="torch")
+    version = run.commit(snapshot(1), metrics={"val_loss": 1.0})
+    version.metrics["val_loss"] = 0.0  # type: ignore[index]
+    store.get("base/1").metrics["val_loss"] = 0.0  # type: ignore[index]
+    run.commit(snapshot(2), metrics={"val_loss": 2.0})
+    assert store.get("base/1").metrics == {"val_loss": 1.0}
+    assert VersionStore(store.path).get("base/1").metrics == {"val_loss": 1.0}
+
+
+def test_a_history_that_somebody_else_changed_is_read_again_before_it_is_written(store: VersionStore) -> None:
+    run = store.open_run("base", framework="torch")
+    run.commit(snapshot(1))
+    VersionStore(store.path).note("base/1", "looked at")
+    run.commit(snapshot(2))
+    assert [note.text for note in store.get("base/1").notes] == ["looked at"]
+
+
+def test_rows_that_are_not_told_again_are_the_bytes_that_telling_all_gives(store: VersionStore) -> None:
+    commit(store, "base", 4)
+    store.note("base/2", "a note")
+    store.prune("base/1")
+    data = chunk(store).read_bytes()
+    tables = history.parse(data, chunk(store))
+    assert history.encode(tables) == data
+
+
+def test_a_ref_to_nothing_in_a_large_store_tells_what_there_is(store: VersionStore) -> None:
+    runs(store, 8, 1)
+    with pytest.raises(UnknownRef, match="known metrics: val_loss"):
+        store.get("best:nothing:max")
