@@ -1,16 +1,16 @@
-"""Overviews: the newest versions of a store, and what all of them come to, without reading the others."""
+"""Overviews: the newest versions of a store and what all come to, without reading the others; its runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from mvc_callbacks.finding import Finder, best_by, watched_in
+from mvc_callbacks.finding import Finder, best_by, order_of, watched_in
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout
-from mvc_callbacks.versions import Version
+from mvc_callbacks.versions import RunInfo, Version
 
-__all__ = ["Overview", "overview"]
+__all__ = ["Overview", "overview", "run_infos"]
 
 
 class Overview(NamedTuple):
@@ -54,3 +54,31 @@ def overview(
         metrics=tuple(dict.fromkeys(name for summary in summaries for name in summary.names)),
         best={identity: frozenset(names) for identity, names in best.items()},
     )
+
+
+def run_infos(layout: Layout, record_of: Callable[[Row], Mapping[str, Any]]) -> list[RunInfo]:
+    """Tell the runs that have a version, oldest first.
+
+    Args:
+        layout: The store.
+        record_of: Reads the record of a row's run.
+    """
+    found = []
+    for run in layout.history.runs():
+        rows = list(layout.history.rows(run))
+        if not rows:
+            continue
+        told = record_of(rows[0])
+        info = RunInfo(
+            label=run,
+            base=str(told.get("base", run)),
+            created=str(told.get("created", rows[0]["created"])),
+            versions=len(rows),
+            framework=rows[-1]["framework"],
+            resumes=told.get("resumes"),
+            stored_bytes=sum(row["weights"]["stored_bytes"] for row in rows),
+            first=rows[0]["id"],
+            last=rows[-1]["id"],
+        )
+        found.append((order_of(rows[0]), info))
+    return [info for _, info in sorted(found, key=lambda each: each[0])]

@@ -20,7 +20,7 @@ from mvc_callbacks.errors import (
 from mvc_callbacks.finding import Finder, order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, default_path
-from mvc_callbacks.overview import Overview, overview
+from mvc_callbacks.overview import Overview, overview, run_infos
 from mvc_callbacks.progress import Progress, progress_bar
 from mvc_callbacks.rows import version_of
 from mvc_callbacks.version_lists import VersionList
@@ -130,25 +130,7 @@ class StoreReader:
             StoreNotFound: If there is no store.
         """
         self._layout.check()
-        found = []
-        for run in self._layout.history.runs():
-            rows = list(self._layout.history.rows(run))
-            if not rows:
-                continue
-            told = self._run_of(rows[0])
-            info = RunInfo(
-                label=run,
-                base=str(told.get("base", run)),
-                created=str(told.get("created", rows[0]["created"])),
-                versions=len(rows),
-                framework=rows[-1]["framework"],
-                resumes=told.get("resumes"),
-                stored_bytes=sum(row["weights"]["stored_bytes"] for row in rows),
-                first=rows[0]["id"],
-                last=rows[-1]["id"],
-            )
-            found.append((order_of(rows[0]), info))
-        return [info for _, info in sorted(found, key=lambda each: each[0])]
+        return run_infos(self._layout, self._run_of)
 
     def get(self, ref: str) -> Version:
         """Return the version that a ref names.
