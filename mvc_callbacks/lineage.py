@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvc_callbacks.errors import AmbiguousRef, PrunedVersion, UnknownRef
 from mvc_callbacks.tensors import State, Tensor, weights_digest
-from mvc_callbacks.versions import Parent, RunInfo
+from mvc_callbacks.versions import Parent
 
 if TYPE_CHECKING:
     from mvc_callbacks.store import VersionStore
@@ -136,17 +136,17 @@ def _digests(weights: State) -> dict[str, str]:
 def _candidates(store: VersionStore) -> Iterable[str]:
     """Go through versions that are worth a look, each once, newest runs first."""
     seen: set[str] = set()
-    runs = sorted(store.runs(), key=lambda each: each.created, reverse=True)[:NEWEST_RUNS]
-    for version_id in [*store.aliases().values(), *(each.last for each in runs), *_bests(store, runs)]:
+    runs = store.newest_runs(NEWEST_RUNS)
+    for version_id in [*store.aliases().values(), *runs.values(), *_bests(store, runs)]:
         if version_id not in seen:
             seen.add(version_id)
             yield version_id
 
 
-def _bests(store: VersionStore, runs: Iterable[RunInfo]) -> Iterable[str]:
+def _bests(store: VersionStore, runs: Iterable[str]) -> Iterable[str]:
     for run in runs:
         with suppress(UnknownRef, AmbiguousRef):  # a run that watched nothing has no best
-            yield store.get(f"{run.label}/best").id
+            yield store.get(f"{run}/best").id
 
 
 def _tells(tensor: Tensor) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvc_callbacks.finding import Finder, best_by, order_of, watched_in
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout
+from mvc_callbacks.summaries import Order
 from mvc_callbacks.versions import RunInfo, Version
 
-__all__ = ["Overview", "overview", "run_infos"]
+__all__ = ["Overview", "newest_runs", "overview", "run_infos"]
 
 
 class Overview(NamedTuple):
@@ -54,6 +56,16 @@ def overview(
         metrics=tuple(dict.fromkeys(name for summary in summaries for name in summary.names)),
         best={identity: frozenset(names) for identity, names in best.items()},
     )
+
+
+def newest_runs(layout: Layout, count: int) -> dict[str, str]:
+    """Return the runs with the newest versions, newest first: label to the id of its newest one."""
+    newest: dict[str, Order] = {}
+    for path, summary in layout.summaries.of():
+        run = Path(path).parent.name
+        newest[run] = max(newest.get(run, summary.newest), summary.newest)
+    ordered = sorted(newest, key=newest.__getitem__, reverse=True)[:count]
+    return {run: newest[run][2] for run in ordered if newest[run][2]}
 
 
 def run_infos(layout: Layout, record_of: Callable[[Row], Mapping[str, Any]]) -> list[RunInfo]:

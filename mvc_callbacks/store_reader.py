@@ -20,7 +20,7 @@ from mvc_callbacks.errors import (
 from mvc_callbacks.finding import Finder, order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, default_path
-from mvc_callbacks.overview import Overview, overview, run_infos
+from mvc_callbacks.overview import Overview, newest_runs, overview, run_infos
 from mvc_callbacks.progress import Progress, progress_bar
 from mvc_callbacks.rows import version_of
 from mvc_callbacks.version_lists import VersionList
@@ -103,6 +103,11 @@ class StoreReader:
         """
         self._refuse_unknown_run(run)
         return overview(self._layout, self._finder(), run, newest, self.version_from)
+
+    def newest_runs(self, count: int) -> dict[str, str]:
+        """Return the runs with the newest versions, newest first: label to the id of its newest one."""
+        self._layout.check()
+        return newest_runs(self._layout, count)
 
     def _refuse_unknown_run(self, run: str | None) -> None:
         self._layout.check()
