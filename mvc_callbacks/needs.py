@@ -14,6 +14,7 @@ import sqlite3
 import stat
 import threading
 import time
+import weakref
 from collections.abc import Collection, Iterable, Iterator
 
 from mvc_callbacks.errors import MVCError
@@ -68,6 +69,7 @@ class Needs:
         self._names: dict[str, tuple[str, list[str]]] = {}
         self._bases: dict[str, tuple[str, Manifest]] = {}
         self._noted: list[Manifest] = []
+        self._registered = False
         self._unread: dict[bytes, MVCError | OSError] = {}
 
     @contextlib.contextmanager
@@ -103,28 +105,34 @@ class Needs:
             written: Those that have a stamp count.
         """
         with self._guard:
+            if not self._registered:
+                self._registered = True
+                # A short run notes too few to be worth a transaction of their own.
+                weakref.finalize(self, _write_later, self._layout, self._noted)
             self._noted += [each for each in written if each.stamp is not None]
-            if len(self._noted) < _NOTED:
-                return
-            with contextlib.suppress(sqlite3.Error, OSError):
-                database = self._open()
-                database.execute("PRAGMA busy_timeout=20")  # a save does not wait for what can be done later
-                try:
-                    database.execute("BEGIN IMMEDIATE")
-                    self._add_noted(database)
-                    self._end(database, "COMMIT")
-                except sqlite3.Error:
-                    if database.in_transaction:
-                        database.execute("ROLLBACK")
-                    raise
-                finally:
-                    database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
+            if len(self._noted) >= _NOTED:
+                self._write_noted()
+
+    def _write_noted(self) -> None:
+        with self._guard, contextlib.suppress(sqlite3.Error, OSError, MVCError):
+            database = self._open()
+            database.execute("PRAGMA busy_timeout=20")  # a save does not wait for what can be done later
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                self._add_noted(database)
+                self._end(database, "COMMIT")
+            except sqlite3.Error:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+            finally:
+                database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
 
     def _add_noted(self, database: sqlite3.Connection) -> None:
         for manifest in self._noted:
             if manifest.stamp is not None and self._knows_base(database, manifest):
                 self._add(database, manifest, manifest.stamp)
-        self._noted = []
+        self._noted.clear()
 
     def _knows_base(self, database: sqlite3.Connection, manifest: Manifest) -> bool:
         """Tell whether what a manifest refers to is known as it is now."""
@@ -164,6 +172,11 @@ class Needs:
         self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._database.executescript(_SCHEMA)
         return self._database
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
 
     # --- bringing it up to date ---
 
@@ -357,6 +370,15 @@ class Needs:
                 based = self._database.execute("SELECT digest FROM manifests WHERE base=?", [digest])
                 known[digest] = any(self._is_used(each, lost, gone, known) for (each,) in based)
         return known[digest]
+
+
+def _write_later(layout: Layout, noted: list[Manifest]) -> None:
+    """Remember what a store noted that nobody refers to any more, or that the process ends with."""
+    if noted:
+        needs = Needs(layout)
+        needs._noted = noted
+        needs._write_noted()
+        needs._close()
 
 
 def _wants(row: Row) -> Iterator[tuple[int, int, bytes, bytes]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +125,7 @@ def test_a_damaged_cache_changes_no_answer(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     runs(store, 8, 2)
+    store.prune("run-7/1")
     before = VersionStore(store.path).overview(newest=3)
     caches = list((tmp_path / "cache").rglob("*.sqlite"))
     assert len(caches) == 2
@@ -150,7 +153,7 @@ def test_a_removal_reads_the_manifests_of_what_it_removes_and_no_others(
     store: VersionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = store.open_run("base", framework="torch")
-    for number in range(30):
+    for number in range(32):
         run.commit(many(number))
     fresh = VersionStore(store.path)
     reads = counted(monkeypatch, ManifestFolder, "read")
@@ -174,6 +177,21 @@ def test_a_host_that_never_saw_a_store_reads_every_manifest_once(
     VersionStore(store.path).prune("base/8")
     assert len(reads) == 1
     assert store.verify(full=True).ok
+
+
+def test_a_short_run_notes_its_manifests_when_it_ends(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from store_kit import commit; from mvc_callbacks import VersionStore\n"
+        "commit(VersionStore(sys.argv[1]), 'base', 5)"
+    )
+    here = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", code, str(store.path), here], check=True, timeout=60)
+    reads = counted(monkeypatch, ManifestFolder, "read")
+    store.prune("base/1")
+    assert len({digest for (digest,) in reads}) == 2  # weights and training state of what goes
 
 
 def test_a_manifest_that_was_replaced_keeps_what_it_names_now(store: VersionStore) -> None:
