@@ -22,6 +22,7 @@ __all__ = ["Over", "Plot", "metrics_figure"]
 
 Over = Literal["step", "epoch", "time", "version"]
 _MOST_METRICS = 4
+_FEW_RUNS = 4  # whose legend has room among the lines
 _MOST_RUNS = 20  # more are drawn in grey: no legend could tell them apart
 _OVER: Mapping[str, tuple[str, Callable[[Version], Any]]] = {
     "step": ("step", lambda each: each.step),
@@ -83,7 +84,8 @@ def metrics_figure(
         every[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     runs = dict.fromkeys(each.run for each in versions)
     if 1 < len(runs) <= _MOST_RUNS:
-        every[0].legend(fontsize="small", frameon=False)
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(runs) > _FEW_RUNS else {}
+        every[0].legend(fontsize="small", frameon=False, **beside)
     elif len(runs) == 1:
         every[0].set_title(_plain(next(iter(runs))), fontsize="medium", loc="left")
     shown: Figure = every[0].figure
@@ -142,6 +144,7 @@ def _draw(
             marker="o",
             markersize=3.5,
             linewidth=1.4,
+            linestyle=_style(number, many),
             color=colour,
             label=_plain(run),
         )
@@ -153,7 +156,12 @@ def _draw(
                     [x], [y], marker="o", markersize=10, markerfacecolor="none", color="black", zorder=4
                 )
                 told = ", ".join(_plain(one) for one in aliases[each.id])
-                axes.annotate(told, (x, y), xytext=(6, 6), textcoords="offset points", fontsize="small")
+                # Towards the middle, or it would lie over the legend.
+                right = x - at[0] > (at[-1] - at[0]) * 0.6
+                side, offset = ("right", -6) if right else ("left", 6)
+                axes.annotate(
+                    told, (x, y), xytext=(offset, 6), textcoords="offset points", fontsize="small", ha=side
+                )
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.06, y=0.14)
@@ -161,6 +169,10 @@ def _draw(
 
 def _colour(number: int, many: bool) -> str:
     return "0.6" if many else f"C{number % 10}"
+
+
+def _style(number: int, many: bool) -> str:
+    return "-" if many or number < 10 else "--"  # colours begin again
 
 
 def _plain(text: str) -> str:

@@ -16,7 +16,8 @@ __all__ = ["lineage_svg"]
 _LANE = 34  # pixels between two lanes
 _DOT = 5
 _WIDEST = 900
-_NARROWEST_STEP, _WIDEST_STEP = 3.0, 26.0
+_WIDEST_STEP = 26.0
+_MOST_DOTS = 400  # of more versions only those are drawn that lines join, or that have something to tell
 _LETTER = 7.2  # pixels of a letter, about
 _MOST_LETTERS = 28
 _COLOURS = ("#3b82c4", "#d9762b", "#3a9a5b", "#b5518e", "#7a6fd0", "#a08a2e", "#4aa3a0", "#c4524f")
@@ -36,6 +37,8 @@ def lineage_svg(log: Log) -> Element:
 
     Time goes to the right, a lane is a run. A ring is an alias, a star the best by the monitored metric,
     a hollow dot a version whose weights were pruned. Every dot tells its version when it is pointed at.
+    Of more than 400 versions only those have a dot that begin or end a run, that another run began from, or
+    that are the best or have an alias.
 
     Args:
         log: The versions, in any order, with their aliases and the best of them.
@@ -47,7 +50,7 @@ def lineage_svg(log: Log) -> Element:
     lanes = {run: place for place, run in enumerate(dict.fromkeys(each.run for each in versions))}
     names = [clip(clean(run, 64), _MOST_LETTERS) for run in lanes]
     left = 14 + _LETTER * max(map(width_of, names), default=0) + 14
-    step = min(_WIDEST_STEP, max(_NARROWEST_STEP, (_WIDEST - left) / max(len(versions), 1)))
+    step = min(_WIDEST_STEP, (_WIDEST - left) / max(len(versions), 1))
     places = {
         each.id: _Place(left + step * place, 26 + _LANE * lanes[each.run], lanes[each.run])
         for place, each in enumerate(versions)
@@ -57,11 +60,13 @@ def lineage_svg(log: Log) -> Element:
     ]
     width = max([left + step * len(versions), *ends, 60]) + 14
     height = 26 + _LANE * max(len(lanes), 1)
+    drawn = versions if len(versions) <= _MOST_DOTS else _knots(versions, log)
     return element(
         "svg",
         [_label(name, place) for place, name in enumerate(names)],
-        [each for version in versions for each in _edges(version, places)],
-        [each for version in versions for each in _dot(version, places[version.id], log, step)],
+        [] if drawn is versions else _lines(versions, places),
+        [each for version in drawn for each in _edges(version, places, within_lanes=drawn is versions)],
+        [each for version in drawn for each in _dot(version, places[version.id], log, step)],
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {width:.0f} {height}",
         width=f"{width:.0f}",
@@ -80,12 +85,47 @@ def _colour(lane: int) -> str:
     return _COLOURS[lane % len(_COLOURS)]
 
 
-def _edges(version: Version, places: Mapping[str, _Place]) -> Sequence[Element]:
+def _knots(versions: Sequence[Version], log: Log) -> list[Version]:
+    """Return the versions that something is to be said of."""
+    first = {each.run: each.id for each in reversed(versions)}
+    last = {each.run: each.id for each in versions}
+    by_id = {each.id: each for each in versions}
+    wanted = {*first.values(), *last.values(), *log.aliases, *log.best}
+    for each in versions:
+        elsewhere = [one.id for one in each.parents if one.id in by_id and by_id[one.id].run != each.run]
+        wanted |= {each.id, *elsewhere} if elsewhere else set()
+    return [each for each in versions if each.id in wanted]
+
+
+def _lines(versions: Sequence[Version], places: Mapping[str, _Place]) -> Sequence[Element]:
+    """Draw each run as one line."""
+    ends: dict[str, list[_Place]] = {}
+    for each in versions:
+        ends.setdefault(each.run, []).append(places[each.id])
+    return [
+        _stroke(f"M {mine[0].x:.1f} {mine[0].y} L {mine[-1].x:.1f} {mine[-1].y}", mine[0].lane)
+        for mine in ends.values()
+    ]
+
+
+def _stroke(path: str, lane: int, dashed: bool = False) -> Element:
+    return element(
+        "path",
+        d=path,
+        fill="none",
+        stroke=_colour(lane),
+        stroke_width="2",
+        stroke_opacity="0.55",
+        stroke_dasharray="4 3" if dashed else None,
+    )
+
+
+def _edges(version: Version, places: Mapping[str, _Place], *, within_lanes: bool = True) -> Sequence[Element]:
     end = places[version.id]
     found = []
     for parent in version.parents:
         start = places.get(parent.id)
-        if start is None:
+        if start is None or (start.lane == end.lane and not within_lanes):
             continue
         bend = max(10.0, (end.x - start.x) / 2)
         path = (
@@ -94,18 +134,7 @@ def _edges(version: Version, places: Mapping[str, _Place]) -> Sequence[Element]:
             else f"M {start.x:.1f} {start.y} C {start.x + bend:.1f} {start.y} {end.x - bend:.1f} {end.y} "
             f"{end.x:.1f} {end.y}"
         )
-        dashed = None if parent.how in ("run", "resume", "restore") else "4 3"
-        found.append(
-            element(
-                "path",
-                d=path,
-                fill="none",
-                stroke=_colour(end.lane),
-                stroke_width="2",
-                stroke_opacity="0.55",
-                stroke_dasharray=dashed,
-            )
-        )
+        found.append(_stroke(path, end.lane, parent.how not in ("run", "resume", "restore")))
     return found
 
 

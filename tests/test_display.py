@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mvc_callbacks.errors import Misconfigured
 from mvc_callbacks.progress import progress_bar
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.version_lists import VersionList
-from mvc_callbacks.versions import Version
+from mvc_callbacks.versions import Parent, Version
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +275,40 @@ print(len([each for each in seen if "<progress" in each]) > 1, seen[-1] == "")""
     for [output] in outputs[3:]:
         assert {"text/html", "text/plain"} <= set(output["data"])
         assert 'class="mvc"' in output["data"]["text/html"]
+
+
+def test_the_lineage_of_very_many_versions_is_drawn_by_its_knots(made: VersionStore) -> None:
+    some = made.versions()
+    many = [
+        replace(
+            some[1],
+            id=f"{place:064x}",
+            run="long" if place < 300 else "branch",
+            number=place + 1,
+            sequence=place,
+            parents=(Parent(f"{place - 1 if place != 300 else 100:064x}", "run"),) if place else (),
+        )
+        for place in range(600)
+    ]
+    svg = VersionList(many).lineage().svg
+    assert svg.count("<circle") + svg.count("<polygon") == 5  # the ends of two runs, and a fork
+    assert svg.count("<path") == 3
+    assert float(svg.partition('viewBox="0 0 ')[2].partition(" ")[0]) < 1000
+
+
+@pytest.mark.parametrize("runs", [2, 12, 30])
+def test_plots_tell_runs_apart_as_far_as_anybody_could(made: VersionStore, runs: int) -> None:
+    pytest.importorskip("matplotlib")
+    one = made.get("baseline/2")
+    many = [
+        replace(one, id=f"{run:02}{step:062x}", run=f"run-{run}", step=step)
+        for run in range(runs)
+        for step in range(2)
+    ]
+    figure = VersionList(many).plot("val_loss")
+    [axes] = figure.axes
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) == 2]
+    looks = {(line.get_color(), line.get_linestyle()) for line in lines}
+    assert len(looks) == (runs if runs <= 20 else 1)
+    assert (axes.get_legend() is None) == (runs > 20)
+    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]

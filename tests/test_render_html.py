@@ -32,7 +32,7 @@ OURS = {
     *("div", "style", "table", "thead", "tbody", "tr", "th", "td", "span", "details", "summary"),
     *("svg", "text", "g", "title", "path", "circle", "polygon"),
 }
-VOCABULARY = {"class", "open", "style"} | {
+VOCABULARY = {"class", "open", "style", "data-version"} | {
     *("xmlns", "viewbox", "width", "height", "role", "font-family", "font-size", "x", "y", "fill", "d"),
     *("stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "cx", "cy", "r", "points"),
 }
