@@ -11,6 +11,7 @@ from benchmarks import harness, page
 
 TOPICS = (
     "fit",
+    "fit_adam",
     "peers",
     "small",
     "write",

@@ -20,7 +20,7 @@ def tables(quick: bool) -> list[Table]:
     given: dict[str, Any] = {"layers": 2, "width": 64} if quick else {"layers": 32, "width": 2000}
     first = apart(fit, saver=_PEER, batches=2, epochs=2, **given)
     batches = max(1, round(statistics.mean(first["taken"]) / first["batch"]))
-    given |= {"batches": batches, "epochs": 2 if quick else 4}
+    given |= {"batches": batches, "epochs": 2 if quick else 3}
     contenders = {name: functools.partial(apart, fit, saver=name, **given) for name in ("ours", _PEER)}
     results = alternate(contenders, 1 if quick else 3)
     values = {

@@ -29,14 +29,14 @@ def tables(quick: bool) -> list[Table]:
         "pause": 0.05,
     }
     if not quick:
-        given |= {"model": "512 MB", "versions": 4, "every": 20, "pause": 0.1}
+        given |= {"model": "512 MB", "versions": 4, "every": 10, "pause": 0.1}
     contenders = {name: functools.partial(apart, fit, saver=name, **given) for name in ("ours", *peers)}
-    results = alternate(contenders, 1 if quick else 3)
+    results = alternate(contenders, 1 if quick else 2)
     taken = {name: tuple(statistics.mean(each["taken"]) for each in results[name]) for name in contenders}
     whole = {name: tuple(each["fit"] for each in results[name]) for name in contenders}
     size = {name: tuple(each["bytes"] for each in results[name]) for name in contenders}
     about = (
-        "512 MB of weights, SGD, 4 versions, 2 s of steps between two of them (steps take time, no "
+        "512 MB of weights, SGD, 4 versions, 1 s of steps between two of them (steps take time, no "
         "cores). Ours is fsynced; of the peers only torch.distributed.checkpoint syncs its files. "
         "AsyncCheckpointIO and async_save are waited for at the end. DVCLive copies each checkpoint into "
         "DVC's cache; MLflow logs to a local folder."

@@ -17,14 +17,14 @@ _PEER = "torch.load + load_state_dict"
 
 
 def tables(quick: bool) -> list[Table]:
-    """Measure; about two minutes."""
+    """Measure; about three minutes."""
     rows = []
     for model, figure in (
         (("tiny", "a tiny model"),) if quick else (("512 MB", "512 MB"), ("gpt2", "GPT-2 124M"))
     ):
         ways = ("verified", "unverified", _PEER, f"{_PEER}, mmap=True")
         contenders = {way: functools.partial(apart, restore, model=model, way=way) for way in ways}
-        results = {way: tuple(each) for way, each in alternate(contenders, 1 if quick else 5).items()}
+        results = {way: tuple(each) for way, each in alternate(contenders, 1 if quick else 3).items()}
         rows += [
             Row(f"{figure}, verified", results["verified"], "s", results[_PEER], _PEER, 1.0),
             Row(f"{figure}, verify=False", results["unverified"], "s", results[_PEER], _PEER, 0.5),

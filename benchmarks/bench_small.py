@@ -12,7 +12,7 @@ _STOCK = "ModelCheckpoint"
 
 
 def tables(quick: bool) -> list[Table]:
-    """Measure; about two minutes."""
+    """Measure; about three minutes."""
     rows = []
     for pause in (0.02,) if quick else (0.02, 0.1):
         given = {
@@ -23,7 +23,7 @@ def tables(quick: bool) -> list[Table]:
         }
         given |= {"every": 1 if quick else 2, "versions": 3 if quick else 20}
         contenders = {name: functools.partial(apart, fit, saver=name, **given) for name in ("ours", _STOCK)}
-        results = alternate(contenders, 1 if quick else 5)
+        results = alternate(contenders, 1 if quick else 3)
         ours, peer = (
             tuple(statistics.mean(each["taken"]) * 1e3 for each in results[name]) for name in contenders
         )

@@ -10,7 +10,7 @@ from benchmarks.savers import fit
 
 
 def tables(quick: bool) -> list[Table]:
-    """Measure; about two minutes."""
+    """Measure; about three minutes."""
     model, files = ("tiny", 20) if quick else ("512 MB", 20_000)
     contenders = {
         name: functools.partial(apart, start, saver=saver, model=model, files=files, again=again)
@@ -21,7 +21,7 @@ def tables(quick: bool) -> list[Table]:
             ("stock", "ModelCheckpoint", False),
         )
     }
-    results = {name: tuple(each) for name, each in alternate(contenders, 1 if quick else 5).items()}
+    results = {name: tuple(each) for name, each in alternate(contenders, 1 if quick else 3).items()}
     peer = (results["none"], "no callback", 0.1, "difference")
     return [
         Table(

@@ -15,9 +15,9 @@ from mvc_callbacks import VersionStore
 
 
 def tables(quick: bool) -> list[Table]:
-    """Measure; about two minutes."""
+    """Measure; about three minutes."""
     names = ["a small one"] if quick else ["ResNet-50", "GPT-2 124M", "1 024 tensors of 0.5 MB"]
-    told = [_time_rows(name, 1 if quick else 5) for name in names]
+    told = [_time_rows(name, 1 if quick else 3) for name in names]
     files = [
         _files_row(name)
         for name in ([*names] if quick else ["ResNet-50", "GPT-2 124M", "3 000 small tensors"])
