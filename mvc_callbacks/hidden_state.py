@@ -1,22 +1,32 @@
-"""Hidden state: plain attributes of objects that take part in training, which no version holds."""
+"""Hidden state: whatever changes in objects that take part in training, and that no version holds."""
 
 from __future__ import annotations
 
+import collections
+import itertools
+import operator
 import sys
 import zlib
-from collections.abc import Mapping
-from types import FunctionType
+from collections.abc import Iterator, Mapping
+from types import CodeType, FunctionType, GeneratorType
 from typing import Any
 
-__all__ = ["Watch", "tokens_of"]
+from mvc_callbacks.reachable import walk
+
+__all__ = ["Watch", "differences", "tokens_of"]
 
 _LONGEST = 1 << 20  # bytes of an array that are looked at
-_MOST = 64  # values of a container
+_LONGEST_TEXT = 60
+_MOST_VALUES = 500
 _SHOWN = 5
 
 
 class Watch:
+<<<<<<< HEAD
     """Notices which attributes of some objects have changed since they were seen first.
+=======
+    """Notices what in some objects has changed since they were seen first.
+>>>>>>> 87a28da (Notice all state that a resume would lose: private attributes, closures, globals, code; load versions where a strategy shards)
 
     Args:
         skip: Names of attributes that a framework changes by itself.
@@ -34,6 +44,34 @@ class Watch:
         """
         self._seen = {name: tokens_of(each) for name, each in watched.items()}
 
+    def meet(self, watched: Mapping[str, Any]) -> None:
+        """Remember how those objects are that were not seen before, or are others than those of that name."""
+        for name, each in watched.items():
+            if self._seen.get(name, {}).get("") != id(each):
+                self._seen[name] = tokens_of(each)
+
+    def describe(self, watched: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Tell how the objects are, for `differences` in another process.
+
+        Returns:
+            What, in words, to its settings, its code, and what has changed since it was seen first; all as
+            plain JSON values.
+        """
+        told = {}
+        for name, each in watched.items():
+            now, before = tokens_of(each), self._seen.get(name, {})
+            changed = before.get("") == now[""]
+            found = dict(walk(each))
+            told[name] = {
+                **_settings(each),
+                "changed": {
+                    path: _portable(found[path])
+                    for path, token in now.items()
+                    if changed and path in found and path and before.get(path) != token
+                },
+            }
+        return told
+
     def changes(self, watched: Mapping[str, Any]) -> list[str]:
         """Return one sentence for each object that is not as it was; another object begins without a past."""
         told = []
@@ -42,29 +80,109 @@ class Watch:
             if before.get("") != now[""]:
                 self._seen[name] = now
                 continue
+<<<<<<< HEAD
             names = [key for key in now if key not in self._skip and before.get(key) != now[key]]
+=======
+            names = [
+                key for key in now if key.partition(".")[0] not in self._skip and before.get(key) != now[key]
+            ]
+>>>>>>> 87a28da (Notice all state that a resume would lose: private attributes, closures, globals, code; load versions where a strategy shards)
             if names:
-                told.append(f"{name} changes {', '.join(names[:_SHOWN])}, which no version holds")
+                told.append(f"{name} changes {_shown(names)}, which no version holds")
         return told
+
+
+def differences(then: Mapping[str, Mapping[str, Any]], watched: Mapping[str, Any]) -> list[str]:
+    """Compare objects with those of another process, as `Watch.describe` told of them.
+
+    Args:
+        then: What was told.
+        watched: What, in words, to the object of now, after everything was loaded that was saved.
+
+    Returns:
+        One sentence for each object that is not as it was, and each thing that was not brought back.
+    """
+    reasons = []
+    for name in then.keys() & watched.keys():
+        before, value = then[name], watched[name]
+        now, found = _settings(value), dict(walk(value))
+        lost = [
+            path
+            for path, token in before["changed"].items()
+            if token is None or path not in found or _portable(found[path]) != token
+        ]
+        if lost:
+            reasons.append(f"{name} changes {_shown(lost)}, which no version holds")
+        others = [
+            f"{path} was {before['values'][path]} and is {now['values'][path]}"
+            for path in before["values"].keys() & now["values"].keys() - before["changed"].keys()
+            if before["values"][path] != now["values"][path]
+        ]
+        if others:
+            reasons.append(f"{name} is another one ({', '.join(sorted(others)[:_SHOWN])})")
+        if before["code"] != now["code"]:
+            reasons.append(f"the code of {name} was changed")
+    return sorted(reasons)
+
+
+def _shown(paths: list[str]) -> str:
+    """Name the outermost ones: what is in a list that changes goes without saying."""
+    outer = [path for path in paths if not any(path.startswith(f"{each}.") for each in paths)]
+    return ", ".join(outer[:_SHOWN])
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    """Return the short plain values that an object leads to, and a digest of its functions."""
+    values: dict[str, str] = {}
+    code = 0
+    for path, each in walk(value):
+        if isinstance(each, FunctionType):
+            code = zlib.crc32(f"{path} {_of_code(each.__code__)}".encode(), code)
+        elif isinstance(each, bool | int | float | str) and len(values) < _MOST_VALUES:
+            text = repr(each)
+            # A path may differ between machines, and what lies there has a fingerprint.
+            if len(text) <= _LONGEST_TEXT and "/" not in text and "\\" not in text:
+                values[path] = text
+    return {"values": values, "code": code}
+
+
+def _of_code(code: CodeType) -> str:
+    constants = [_of_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
+
+
+def _portable(value: Any) -> Any:
+    """Return what a value in another process can be compared with; None for what it cannot."""
+    if isinstance(value, bool | int | float | complex | str | bytes | None):
+        return repr(value)
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    if torch is not None and isinstance(value, torch.Tensor):
+        head = value.detach().flatten()[: _LONGEST // max(value.element_size(), 1)].cpu().contiguous()
+        return f"tensor {tuple(value.shape)} {zlib.crc32(head.view(torch.uint8).numpy().tobytes())}"
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        return str(_of_array(value))
+    if isinstance(value, list | tuple | dict | collections.deque):
+        return f"{type(value).__name__} of {len(value)}"
+    return None
 
 
 def tokens_of(value: Any) -> dict[str, Any]:
     """Return what a later call can be compared with, in the same process only.
 
     Returns:
-        Attribute to token; the object itself has the name "". What nobody could compare is left out.
+        Path of everything that the object leads to, to token; the object itself has the name "". What nobody
+        could compare is left out.
     """
     found: dict[str, Any] = {"": id(value)}
-    for name, each in list(getattr(value, "__dict__", {}).items()):
-        if not name.startswith(("_", "trainer")) and name != "training":
-            token = _token(each, 0)
-            if token is not None:
-                found[name] = token
+    for path, each in walk(value):
+        token = _token(each) if path else None
+        if token is not None:
+            found[path] = token
     return found
 
 
-def _token(value: Any, depth: int) -> Any:
-    if isinstance(value, bool | int | float | str | bytes | None):
+def _token(value: Any) -> Any:
+    if isinstance(value, bool | int | float | complex | str | bytes | None):
         return repr(value)
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None and isinstance(value, torch.Tensor):
@@ -74,31 +192,28 @@ def _token(value: Any, depth: int) -> Any:
     if type(value).__module__.startswith("tensorflow.") and callable(getattr(value, "assign", None)):
         return _of_array(value.numpy())
     if isinstance(value, FunctionType):
-        return _of_closure(value, depth)
-    if depth < 3 and isinstance(value, list | tuple | set | frozenset | dict):
-        inside = value.items() if isinstance(value, dict) else value
-        head = [_token(each, depth + 1) for _, each in zip(range(_MOST), inside, strict=False)]
-        return (type(value).__name__, len(value), repr(head))
+        return id(value.__code__)
+    if isinstance(value, list | tuple | dict | collections.deque):
+        return (type(value).__name__, len(value))
+    if isinstance(value, set | frozenset):
+        return (type(value).__name__, len(value), hash(frozenset(map(repr, itertools.islice(value, 64)))))
+    if isinstance(value, GeneratorType):
+        return value.gi_frame.f_lasti if value.gi_frame is not None else "over"
+    if isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
+        return (type(value).__name__, _length_hint(value), repr(value))
     return None
+
+
+def _length_hint(value: Any) -> int:
+    try:
+        return operator.length_hint(value, -1)
+    except TypeError:  # one whose length nobody knows
+        return -1
 
 
 def _of_array(value: Any) -> Any:
     if value.dtype.hasobject:
-        return ("array", str(value.shape), repr(value.flat[:_MOST].tolist()))
-    head = value.flat[
-        : _LONGEST // max(value.itemsize, 1)
-    ]  # a copy: what is shuffled in place stays the same object
+        return ("array", str(value.shape), repr(value.flat[:64].tolist()))
+    # A copy of its head: what is shuffled in place stays the same object.
+    head = value.flat[: _LONGEST // max(value.itemsize, 1)]
     return ("array", str(value.shape), zlib.crc32(head.tobytes()))
-
-
-def _of_closure(function: FunctionType, depth: int) -> Any:
-    """A function given to a callback may count in what it closes over."""
-    if depth >= 3:
-        return None
-    cells = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append(_token(cell.cell_contents, depth + 1))
-        except ValueError:  # not filled yet
-            cells.append(None)
-    return (id(function), repr(cells))

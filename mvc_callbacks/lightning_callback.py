@@ -324,6 +324,12 @@ class VersionCheckpointMixin:
         if self._session is not None and not trainer.fast_dev_run:
             self._session.begin(pl_module)
 
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        """Say, before the first step, what is promised of a resume."""
+        super().on_train_batch_start(trainer, pl_module, *args, **kwargs)  # type: ignore[misc]
+        if self._session is not None:
+            self._session.promise()
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """Save as ModelCheckpoint does; what cannot be resumed from here, after what follows."""
         save = partial(super().on_train_batch_end, trainer, pl_module, *args, **kwargs)  # type: ignore[misc]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import inspect
 import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 
-from mvc_callbacks.hidden_state import tokens_of
+from mvc_callbacks.reachable import is_framework
 
-__all__ = ["always_in_doubt", "conditions", "hidden_state"]
+__all__ = ["always_in_doubt", "conditions", "watched", "watched_loaders"]
 
 _DEEPEST = 8
 
@@ -41,7 +42,6 @@ def conditions(trainer: Any, loaders: Iterable[Any]) -> dict[str, Any]:
         "the optimizers": [_optimizer(each) for each in trainer.optimizers],
         "the schedulers": _schedulers(trainer),
         "the callbacks": sorted(_name(each) for each in trainer.callbacks if _may_change(each)),
-        "the source code of the module": _source(trainer.lightning_module),
         "the loaders": {f"loader {index}": _loader(each) for index, each in enumerate(loaders)},
         "the machine": _machine(trainer),
         "the libraries": _libraries(),
@@ -88,32 +88,60 @@ def _workers_live_on(loader: Any) -> bool:
     return bool(getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0))
 
 
-def hidden_state(trainer: Any, loaders: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """Return the plain attributes that no checkpoint holds, of whatever takes part in training.
-
-    What differs between two calls in one process is state that is lost on resume. Modules and callbacks that
-    save something themselves are believed to save what they need.
+def watched(trainer: Any) -> dict[str, Any]:
+    """Return what takes part in training and may keep to itself what no checkpoint holds.
 
     Returns:
-        Name of the object to attribute to a value that can be compared; the object itself has the name "".
+        What, in words, to object: the module with all that is in it, callbacks, and the datamodule.
     """
-    watched: dict[str, Any] = {}
     module = trainer.lightning_module
-    if not _overrides(module, "on_save_checkpoint"):
-        for name, each in module.named_modules():
-            if not _is_framework(each):
-                watched[f"the module {type(each).__name__}" + (f" ({name})" if name else "")] = each
+    found: dict[str, Any] = {f"the module {type(module).__name__}": module}
+    if trainer.datamodule is not None:
+        found[f"the datamodule {type(trainer.datamodule).__name__}"] = trainer.datamodule
     for each in trainer.callbacks:
-        if not (
-            _is_framework(each) or _overrides(each, "state_dict") or _overrides(each, "on_save_checkpoint")
-        ):
-            watched[f"the callback {type(each).__name__}"] = each
+        name = f"the callback {type(each).__name__}"
+        if not is_framework(each):
+            found[name] = each
+        elif _may_change(each):  # which keeps its own state, but not that of functions that it was given
+            given = {key: value for key, value in vars(each).items() if _is_given(value)}
+            found.update({f"{name}'s {key}": value for key, value in given.items()})
+    return found
+
+
+def _is_given(value: Any) -> bool:
+    return isinstance(value, FunctionType | MethodType | functools.partial) and not (
+        is_framework(getattr(value, "__self__", None))
+    )
+
+
+def watched_loaders(loaders: Iterable[Any]) -> dict[str, Any]:
+    """Return the same of loaders: their samplers, data sets and functions."""
+    found = {}
     for index, loader in enumerate(loaders):
-        for part in ("sampler", "batch_sampler", "dataset"):
-            each = getattr(loader, part, None)
-            if each is not None and not _is_framework(each):
-                watched[f"the {part} {type(each).__name__} of loader {index}"] = each
-    return {name: tokens_of(each) for name, each in watched.items()}
+        for part in ("sampler", "batch_sampler", "dataset", "collate_fn", "worker_init_fn"):
+            each = _inner(getattr(loader, part, None))
+            if each is not None and not ("sampler" in part and is_framework(each)):
+                found[f"the {part} {_shown_name(each)} of loader {index}"] = each
+        if not is_framework(loader):
+            found[f"loader {index}"] = {
+                key: value for key, value in vars(loader).items() if key not in ("dataset", "_iterator")
+            }
+    return found
+
+
+def samplers_of(loaders: Iterable[Any]) -> list[Any]:
+    """Return the samplers and batch samplers of loaders."""
+    parts = [getattr(each, part, None) for each in loaders for part in ("sampler", "batch_sampler")]
+    return [_inner(each) for each in parts if each is not None]
+
+
+def _inner(part: Any) -> Any:
+    # Under DDP, Lightning puts a sampler of one's own into another one.
+    return getattr(getattr(part, "dataset", None), "_sampler", part)
+
+
+def _shown_name(value: Any) -> str:
+    return getattr(value, "__qualname__", None) or type(value).__name__
 
 
 def _may_change(callback: Any) -> bool:
@@ -128,26 +156,6 @@ def _may_change(callback: Any) -> bool:
         "Timer",
     }
     return not names & harmless
-
-
-def _is_framework(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] in (
-        "lightning",
-        "lightning_fabric",
-        "mvc_callbacks",
-        "pytorch_lightning",
-        "torch",
-        "torchdata",
-        "torchmetrics",
-    )
-
-
-def _overrides(value: Any, name: str) -> bool:
-    method = getattr(type(value), name, None)
-    return method is not None and method.__module__.partition(".")[0] not in (
-        "lightning",
-        "pytorch_lightning",
-    )
 
 
 def _name(value: Any) -> str:
@@ -177,13 +185,6 @@ def _schedulers(trainer: Any) -> list[str] | None:
         f"{type(each.scheduler).__name__} {each.interval} {each.frequency} {each.monitor}"
         for each in trainer.lr_scheduler_configs
     ]
-
-
-def _source(module: Any) -> str | None:
-    try:
-        return hashlib.sha256(inspect.getsource(type(module)).encode()).hexdigest()[:12]
-    except (OSError, TypeError):  # made in an interactive session, or by a factory
-        return None
 
 
 def _loader(loader: Any) -> dict[str, Any]:

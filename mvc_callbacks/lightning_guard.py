@@ -6,7 +6,6 @@ import math
 import warnings
 from typing import Any
 
-from mvc_callbacks import urls
 from mvc_callbacks.errors import Misconfigured, MVCWarning
 
 __all__ = [
@@ -77,16 +76,6 @@ def check_strategy(strategy: Any) -> None:
         raise Misconfigured(
             "ModelParallelStrategy writes distributed checkpoints past every callback: "
             "use ModelParallelStrategy(save_distributed_checkpoint=False)"
-        )
-
-
-def check_resume(strategy: Any, ckpt_path: object) -> None:
-    """Refuse to load a version under strategies that read files past the checkpoint plugin."""
-    names = {each.__name__ for each in type(strategy).__mro__}
-    if urls.is_url(ckpt_path) and names & {"FSDPStrategy", "ModelParallelStrategy"}:
-        raise Misconfigured(
-            f"{type(strategy).__name__} reads checkpoints past every plugin, and cannot load {ckpt_path}: "
-            "restore the weights with restore_version before fit"
         )
 
 

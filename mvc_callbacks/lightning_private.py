@@ -36,6 +36,14 @@ NEEDED = {
 """The attributes that are used; a test fails when they move."""
 
 
+def sized_length(loader: Any) -> int | None:
+    """Return how many batches a loader has; None where nobody knows."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
 class Listener(Protocol):
     """Who is told of the moments of an epoch."""
 
@@ -198,6 +206,14 @@ class Loops:
     def reloads_now(self) -> bool:
         """Whether the loaders are made again before this epoch."""
         return bool(self._fit._should_reload_train_dl)
+
+    def restarts_within(self, batches: int) -> bool:
+        """Whether one of several loaders was over before so many batches, and was begun anew."""
+        combined = self._fit._combined_loader
+        if combined is None or combined._mode != "max_size_cycle" or len(self.loaders) < 2:
+            return False
+        lengths = [sized_length(each) for each in self.loaders]
+        return any(each is None or each < batches for each in lengths)
 
     def forget_workers(self) -> None:
         """End the workers that live on between epochs, so that the next iterator starts new ones."""

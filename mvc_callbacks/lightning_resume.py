@@ -8,9 +8,17 @@ from typing import Any
 
 import torch
 
-from mvc_callbacks import torch_random
-from mvc_callbacks.lightning_conditions import always_in_doubt, conditions, hidden_state
+from mvc_callbacks import random_state, torch_random
+from mvc_callbacks.hidden_state import Watch, differences
+from mvc_callbacks.lightning_conditions import (
+    always_in_doubt,
+    conditions,
+    samplers_of,
+    watched,
+    watched_loaders,
+)
 from mvc_callbacks.lightning_private import Loops, missing
+from mvc_callbacks.reachable import is_framework, owner_of
 from mvc_callbacks.resume_guarantee import Guarantee, changed
 
 __all__ = ["KEY", "Resuming"]
@@ -43,10 +51,12 @@ class Resuming:
         self._loaded = False
         self._due = False
         self._caught_up = False
-        self._hidden: dict[str, dict[str, Any]] = {}
+        self._watch = Watch()
+        self._differences: list[str] = []  # of loaders, before the first iterator of them was made
         self._conditions: dict[str, Any] = {}
-        self._problems: list[str] = []
+        self.problems: list[str] = []  # reasons that show only when the state is put back
         self.in_validation = False
+        self.hook: str | None = None  # the one in which a checkpoint is made
 
     @classmethod
     def of(cls, trainer: Any) -> Resuming:
@@ -82,7 +92,7 @@ class Resuming:
             "gradients": self._gradients(),
             "metrics": self._watched_metrics(),
             "conditions": self._conditions,
-            "lost": self._lost(),
+            "hidden": self._watch.describe(self._watched()),
         }
 
     def _gather(self, mine: dict[str, Any]) -> list[Any]:
@@ -102,7 +112,7 @@ class Resuming:
     def _put_back(self, state: Mapping[str, Any]) -> None:
         torch_random.put_back(state["global"])
         for path in torch_random.put_back_held(self._held(), state["held"]):
-            self._problems.append(f"the random generator {path} was there only before or only now")
+            self.problems.append(f"the random generator {path} was there only before or only now")
 
     def _held(self) -> dict[str, Any]:
         roots = {f"loader {index}": each for index, each in enumerate(self._loops.loaders)}
@@ -118,6 +128,8 @@ class Resuming:
             "batches": loops.batches_ready,
             "in_step": loops.in_step,
             "in_validation": self.in_validation,
+            "hook": self.hook,
+            "accumulate": self._trainer.accumulate_grad_batches,
             "of": str(self._trainer.num_training_batches),
             "last_batch": loops.last_batch,
             "completed": loops.completed,
@@ -136,6 +148,9 @@ class Resuming:
             return {}
         return {name: each.grad for name, each in module.named_parameters() if each.grad is not None}
 
+    def _watched(self) -> dict[str, Any]:
+        return {**watched(self._trainer), **watched_loaders(self._loops.loaders)}
+
     def _watched_metrics(self) -> dict[str, torch.Tensor]:
         metrics = self._trainer.callback_metrics
         wanted = [each.monitor for each in self._plateaus("epoch")]
@@ -144,19 +159,6 @@ class Resuming:
     def _plateaus(self, interval: str) -> list[Any]:
         configs = self._trainer.lr_scheduler_configs
         return [each for each in configs if each.reduce_on_plateau and each.interval == interval]
-
-    def _lost(self) -> list[str]:
-        told = []
-        now = hidden_state(self._trainer, self._loops.loaders)
-        for name, attributes in now.items():
-            before = self._hidden.get(name, {})
-            if before.get("") != attributes[""]:
-                self._hidden[name] = attributes  # loaders were made again, and begin without a past
-                continue
-            names = [key for key, token in attributes.items() if before.get(key) != token]
-            if names:
-                told.append(f"{name} changes {', '.join(names[:5])}, which no checkpoint holds")
-        return told
 
     # Going on
 
@@ -169,7 +171,6 @@ class Resuming:
 
     def begin(self) -> Guarantee | None:
         """Begin to train; say what is promised if this is a resume, otherwise None."""
-        self._hidden = hidden_state(self._trainer, self._loops.loaders)
         # As of the beginning: some callbacks exchange schedulers on the way, and do so again after a resume.
         self._conditions = conditions(self._trainer, self._loops.loaders)
         if not self._loaded:
@@ -184,7 +185,8 @@ class Resuming:
             return ["no random state was kept with what is resumed from"]
         reasons = changed(kept["conditions"], self._conditions)
         reasons += always_in_doubt(trainer, self._loops.loaders)
-        reasons += kept["lost"]
+        now = self._watched() if self._own_state() else watched(trainer)
+        reasons += self._differences + differences(kept["hidden"], now)
         if len(kept["ranks"]) != trainer.world_size:
             reasons.append("random state was kept of another number of ranks")
         if self._plateaus("step"):
@@ -205,6 +207,9 @@ class Resuming:
             if not place["last_batch"]:
                 reasons.append(f"its epoch was cut short after {place['batches']} of {place['of']} batches")
             return reasons
+        reasons += self._reasons_of_hook(place["hook"])
+        if self._loops.restarts_within(place["batches"]):
+            reasons.append("a loader that is shorter than another one began anew within the epoch")
         if place["accumulating"] and self._trainer.world_size > 1:
             reasons.append("gradients of several ranks were waiting for further batches")
         watched = {str(each.monitor) for each in self._trainer.lr_scheduler_configs if each.monitor}
@@ -223,6 +228,13 @@ class Resuming:
             reasons.append("training_step takes its batches from the loader itself")
         return reasons
 
+    def _reasons_of_hook(self, hook: str | None) -> list[str]:
+        # What the module does there comes after the checkpoint, and is not done again.
+        name = {"batch": "on_train_batch_end", "validation": "on_validation_end"}.get(hook or "")
+        if name is None or is_framework(owner_of(type(self._trainer.lightning_module), name)):
+            return []
+        return [f"the module's {name} comes after its save, and is not repeated"]
+
     def _own_state(self) -> bool:
         """Tell whether all loaders go on by a state of their own, which Lightning has loaded."""
         loaders = self._loops.loaders
@@ -238,13 +250,21 @@ class Resuming:
     # The loops' moments
 
     def before_iterator(self) -> None:
-        """Remember the random state from which the first iterator of a loader is made."""
+        """Remember how loaders are, and the random state, before their first iterator is made."""
+        loaders = watched_loaders(self._loops.loaders)
+        self._watch.meet(loaders)
+        if self._kept is not None and self._epoch is None and not self._own_state():
+            self._differences = differences(self._kept["hidden"], loaders)
         self._epoch = self._random()
 
     def before_epoch(self) -> None:
         """Put the random state of an epoch's end back before anything of the next one happens."""
+        self._watch.meet(watched(self._trainer))
         kept, mine = self._kept, self._mine()
-        if not self._due or kept is None or mine is None or kept["place"]["in_epoch"]:
+        if not self._due or kept is None or mine is None:
+            return
+        if kept["place"]["in_epoch"]:  # a callback that sets it does so at the begin of an epoch
+            self._trainer.accumulate_grad_batches = kept["place"]["accumulate"]
             return
         if kept["place"]["reloaded_at"] is not None:
             self._loops.reloaded_at = kept["place"]["reloaded_at"]
@@ -288,6 +308,9 @@ class Resuming:
             iter(fetcher)
         if self._loops.iterator is not old:
             self._epoch = before
+        elif self._epoch is not None:
+            # It was made before the hooks that begin an epoch, and samplers draw when they are asked first.
+            self._epoch = {**self._epoch, "first": self._random()}
 
     def _go_on_in_epoch(self, fetcher: Any, kept: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
         place = kept["place"]
@@ -296,9 +319,23 @@ class Resuming:
             if not mine["epoch"]["workers_lived"]:
                 self._loops.forget_workers()
             iter(fetcher)
-            self._loops.skip(fetcher, place["batches"])
+            if "first" in mine["epoch"]:
+                self._put_back(mine["epoch"]["first"])
+            self._replay(fetcher, place["batches"])
         self._epoch = dict(mine["epoch"])
         self._put_back(mine["now"])
+
+    def _replay(self, fetcher: Any, batches: int) -> None:
+        """Load the batches that were seen; notice a sampler whose order depends on what else is drawn."""
+        loops = self._loops
+        if not any(not is_framework(each) for each in samplers_of(loops.loaders)):
+            loops.skip(fetcher, batches)
+            return
+        done = loops.skip(fetcher, min(batches, 1))
+        before = random_state.capture(bytes)
+        loops.skip(fetcher, batches - done)
+        if random_state.capture(bytes) != before:
+            self.problems.append("a sampler of one's own may have drawn its order between the steps")
 
     def _put_gradients_back(self, gradients: Mapping[str, torch.Tensor]) -> None:
         for name, parameter in self._trainer.lightning_module.named_parameters():

@@ -14,7 +14,7 @@ from mvc_callbacks.data_change import DataChange
 from mvc_callbacks.errors import MVCError, SaveFailed, UnknownRef
 from mvc_callbacks.interrupts import Deferral
 from mvc_callbacks.lightning_data import fit_plans
-from mvc_callbacks.lightning_guard import check_resume, planned_versions
+from mvc_callbacks.lightning_guard import planned_versions
 from mvc_callbacks.lightning_io import checkpoint_of, locate
 from mvc_callbacks.lightning_loggers import LoggedVersions
 from mvc_callbacks.lightning_moments import Moment as Hook
@@ -22,8 +22,10 @@ from mvc_callbacks.lightning_moments import Waiting
 from mvc_callbacks.lightning_policy import Ledger, Moment
 from mvc_callbacks.lightning_private import Loops
 from mvc_callbacks.lightning_resume import Resuming
+from mvc_callbacks.lightning_sharded import FileReads
 from mvc_callbacks.metrics import scalars_of
 from mvc_callbacks.recorder import Facts, Recorder, report_failed_save
+from mvc_callbacks.resume_guarantee import Guarantee
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.torch_staging import StagingBuffers
 from mvc_callbacks.torch_tensors import to_neutral
@@ -59,7 +61,9 @@ class Session:
         self.waiting = Waiting(trainer, callback._postponed)
         self.deferral = Deferral()
         self._logged = LoggedVersions(trainer)
+        self._files = FileReads(trainer.strategy, self)
         self._data = DataChange()
+        self._guarantee: Guarantee | None = None
         self._hooks = 0
         self._in_step = False  # in a hook of a batch or a validation, where Lightning has not counted it
         self._alone = trainer.world_size == 1
@@ -76,19 +80,23 @@ class Session:
     # Resuming
 
     def listen(self) -> None:
-        """Begin to keep what a resume needs."""
+        """Begin to keep what a resume needs, and to load versions where the strategy wants files."""
+        self._files.enter()
         if self.resuming is not None:
             self.resuming.enter()
 
     def unlisten(self) -> None:
         """Leave the Trainer and Ctrl-C as they were."""
         self.deferral.end()
+        self._files.leave()
         if self.resuming is not None:
             self.resuming.leave()
 
     def due(self, save: Callable[[], None], hook: Hook) -> list[Callable[[], None]]:
         """Return what ModelCheckpoint is to do now: that of this hook, that of earlier ones, or nothing."""
         self._in_step = hook in ("batch", "validation")
+        if self.resuming is not None:
+            self.resuming.hook = hook
         return self.waiting.due(save, hook) if self.fitting else [save]
 
     def validating(self, goes_on: bool) -> None:
@@ -136,16 +144,22 @@ class Session:
         if self.recorder is not None:
             self._find_out(module, known, state_dict)
             self._data = compare_data(self.recorder, self.loaded, self.callback.on_data_change, stacklevel=3)
-            if guarantee is not None:
-                promise(
-                    self.recorder,
-                    guarantee,
-                    version=self.resumed,
-                    name=str(self.trainer.ckpt_path),
-                    data=self._data,
-                    stacklevel=2,
-                )
         self._agree_on_data()
+        self._guarantee = guarantee
+
+    def promise(self) -> None:
+        """Say what is promised of a resume, before its first step: by then everything was put back."""
+        guarantee, self._guarantee = self._guarantee, None
+        if guarantee is None or self.recorder is None or self.resuming is None:
+            return
+        promise(
+            self.recorder,
+            Guarantee.of([*guarantee.reasons, *self.resuming.problems]),
+            version=self.resumed,
+            name=str(self.trainer.ckpt_path),
+            data=self._data,
+            stacklevel=2,
+        )
 
     def _find_out(self, module: Any, known: tuple[Parent, ...], state_dict: dict[str, Any] | None) -> None:
         assert self.recorder is not None
@@ -194,6 +208,8 @@ class Session:
         """Begin a hook: what went wrong since the last one is dealt with first."""
         self._hooks += 1
         self._in_step = False
+        if self.resuming is not None:
+            self.resuming.hook = None  # `due` says which, where steps go on
         self.settle(wait=False)
 
     @contextmanager
@@ -325,10 +341,14 @@ class Session:
 
     def load(self, url: str) -> tuple[dict[str, Any], Version]:
         """Build the checkpoint of a version."""
-        check_resume(self.trainer.strategy, url)
         store, ref = locate(url, self.store)
         version = store.get(ref)
         return checkpoint_of(store, version.id, for_fit=self.fitting), version
+
+    def find(self, url: str) -> Version:
+        """Return the version that a URL names."""
+        store, ref = locate(url, self.store)
+        return store.get(ref)
 
     def note_loaded(self, version: Version) -> None:
         """Remember that a version was loaded, and which one of this store it is, if any."""
@@ -407,6 +427,7 @@ class Session:
 
     def finish(self, *, wait_for_data: bool) -> None:
         """Wait until everything is on disk."""
+        self.promise()  # where no step was left to do
         if self.recorder is not None:
             self.recorder.finish(wait_for_data=wait_for_data)
             self._logged.save()

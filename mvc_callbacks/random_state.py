@@ -9,15 +9,12 @@ from __future__ import annotations
 import random
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from mvc_callbacks.reachable import walk
+
 __all__ = ["capture", "capture_held", "held", "put_back", "put_back_held"]
-
-_DEEPEST = 6
-_MOST_OBJECTS = 20_000
-_LONGEST = 64  # a longer container holds data
-
 
 Pack = Callable[[bytes], Any]
 """Makes of bytes what the caller can keep."""
@@ -72,9 +69,7 @@ def _torch() -> Any:
 
 
 def held(roots: Mapping[str, Any]) -> dict[str, Any]:
-    """Find the generators that objects hold: a loader's ``generator``, a data set's own numpy generator.
-
-    Only attributes and short containers are looked at; no property is called, and nothing is iterated.
+    """Find the generators that objects lead to: a loader's ``generator``, one in a data set's transform.
 
     Args:
         roots: Name to object.
@@ -83,9 +78,8 @@ def held(roots: Mapping[str, Any]) -> dict[str, Any]:
         Path to generator, each once.
     """
     found: dict[str, Any] = {}
-    seen: set[int] = set()
-    for name, root in roots.items():
-        for path, each in _walk(name, root, 0, seen):
+    for path, each in walk(roots):
+        if _is_generator(each):
             found[path] = each
     return found
 
@@ -106,36 +100,6 @@ def put_back_held(
     for path in generators.keys() & states.keys():
         _read(generators[path], states[path], unpack)
     return tuple(sorted(generators.keys() ^ states.keys()))
-
-
-def _walk(path: str, value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    if depth > _DEEPEST or len(seen) > _MOST_OBJECTS or id(value) in seen:
-        return
-    kind = type(value)
-    if kind in (int, float, str, bytes, bool, type(None)) or isinstance(value, type) or _is_tensor(value):
-        return
-    seen.add(id(value))
-    if _is_generator(value):
-        yield path, value
-        return
-    for key, each in _inside(value):
-        yield from _walk(f"{path}.{key}", each, depth + 1, seen)
-
-
-def _inside(value: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(value, dict):
-        yield from list(value.items()) if len(value) <= _LONGEST else []
-    elif isinstance(value, list | tuple):
-        yield from enumerate(value) if len(value) <= _LONGEST else []
-    elif hasattr(value, "__dict__") and type(value).__module__ not in ("builtins", "types", "threading"):
-        # A loader's iterator, and a module's Trainer, lead to everything else there is.
-        skipped = ("_iterator", "_trainer", "trainer", "_fabric")
-        yield from [(key, each) for key, each in vars(value).items() if key not in skipped]
-
-
-def _is_tensor(value: Any) -> bool:
-    torch = _torch()
-    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _is_generator(value: Any) -> bool:

@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -26,6 +27,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from mvc_callbacks import VersionStore
 from mvc_callbacks.lightning import VersionCheckpoint
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from resume_table import update
 
 EPOCHS = 4
 SAMPLES = 44
@@ -100,13 +104,12 @@ class Stream(IterableDataset[Any]):
 
 
 class Model(pl.LightningModule):
-    def __init__(self, scenario: Scenario, resumed: bool = False) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         super().__init__()
         self.net = torch.nn.Sequential(
             torch.nn.Linear(6, 12), torch.nn.BatchNorm1d(12), torch.nn.Dropout(0.3), torch.nn.Linear(12, 1)
         )
         self._scenario = scenario
-        self._resumed = resumed
         self.automatic_optimization = not scenario.manual
         if scenario.hidden:
             self.calls = 0
@@ -157,7 +160,7 @@ class Model(pl.LightningModule):
         }
 
     def train_dataloader(self) -> Any:
-        return training_loader(self._scenario, self._resumed)
+        return training_loader(self._scenario, goes_on())
 
     def val_dataloader(self) -> Any:
         data = Augmented("")
@@ -165,13 +168,12 @@ class Model(pl.LightningModule):
 
 
 class Data(pl.LightningDataModule):
-    def __init__(self, scenario: Scenario, resumed: bool) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         super().__init__()
         self._scenario = scenario
-        self._resumed = resumed
 
     def train_dataloader(self) -> Any:
-        return training_loader(self._scenario, self._resumed)
+        return training_loader(self._scenario, goes_on())
 
     def val_dataloader(self) -> Any:
         return DataLoader(Augmented(""), batch_size=11)
@@ -226,7 +228,12 @@ class Interrupt(Callback):
 
 
 def armed() -> bool:
-    return os.environ.get("MVC_TEST_INTERRUPT") == "yes"
+    return os.environ.get("MVC_TEST_ROLE") == "interrupted"
+
+
+def goes_on() -> bool:
+    # Not an attribute of something, whose value would be found to be another one.
+    return os.environ.get("MVC_TEST_ROLE") == "resumed"
 
 
 def finish_saves(trainer: Any) -> None:
@@ -257,7 +264,7 @@ def train(scenario: Scenario, role: str, folder: str, *, stock: bool = False) ->
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ["MVC_TEST_INTERRUPT"] = "yes" if role == "interrupted" else ""
+    os.environ["MVC_TEST_ROLE"] = role
     torch.set_num_threads(1)
     resumed = role == "resumed"
     pl.seed_everything(999 if resumed and scenario.ranks == 1 else 11, verbose=False)
@@ -295,8 +302,8 @@ def train(scenario: Scenario, role: str, folder: str, *, stock: bool = False) ->
         val_check_interval=scenario.validation,
         reload_dataloaders_every_n_epochs=scenario.reload,
     )
-    model = Model(scenario, resumed)
-    data = Data(scenario, resumed) if scenario.datamodule else None
+    model = Model(scenario)
+    data = Data(scenario) if scenario.datamodule else None
     trainer.fit(model, datamodule=data, ckpt_path="last" if resumed else None)
     told = promise(folder) if resumed and not stock else ""
     # The weights themselves: with averaging callbacks, fit puts the averages into the model at its end.
@@ -490,6 +497,20 @@ SCENARIOS = [
 # The table
 
 
+COLUMNS = (
+    "scenario",
+    "loader",
+    "precision",
+    "optimizer",
+    "accumulate",
+    "interrupted",
+    "ranks",
+    "promised",
+    "ended",
+    "stock",
+)
+
+
 def told(scenario: Scenario, outcome: Outcome) -> str:
     """Return one row of the table."""
     stock = {True: "the same", False: "other bits", None: "–"}[outcome.stock_same]
@@ -517,25 +538,16 @@ def told(scenario: Scenario, outcome: Outcome) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-HEAD = """# Resuming
-
-What a training ends with when it is interrupted and resumed in a new process, compared with the same
-training left alone. `nox -s resume` writes this table: each row was trained straight, interrupted and
-resumed with another seed, and once more with stock `ModelCheckpoint`. *Promised* is what the run's record
-and the log say before training goes on; the next column is how the weights then ended, bit for bit.
-`approximate` promises nothing, so the bits may be the same by chance.
-
-| scenario | loader | precision | optimizer | accumulate | interrupted | ranks | promised | ended | stock |
-|---|---|---|---|---|---|---|---|---|---|
-"""
-
-
 def main(target: str, chosen: list[str], *, stock: bool) -> int:
-    """Play all scenarios and write the table; return how many did not do as promised."""
-    rows, wrong = [], 0
-    for scenario in SCENARIOS:
-        if chosen and scenario.name not in chosen:
-            continue
+    """Play scenarios and write their rows into the table; return how many did not do as promised.
+
+    Args:
+        target: The table.
+        chosen: Names, or shares such as ``2/3``, the second third of them; none means all.
+        stock: Whether to play them with ModelCheckpoint too.
+    """
+    wrong = 0
+    for scenario in share_of(SCENARIOS, chosen):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 outcome = play(scenario, Path(folder), stock=stock)
@@ -543,11 +555,25 @@ def main(target: str, chosen: list[str], *, stock: bool) -> int:
                 outcome = Outcome(False, f"failed: {error}")
         good = keeps_promise(scenario, outcome)
         wrong += not good
-        rows.append(told(scenario, outcome))
-        sys.stdout.write(f"{'ok   ' if good else 'WRONG'} {rows[-1]}\n")
+        row = told(scenario, outcome)
+        sys.stdout.write(f"{'ok   ' if good else 'WRONG'} {row}\n")
         sys.stdout.flush()
-    Path(target).write_text(HEAD + "\n".join(rows) + "\n", "utf-8")
+        update(Path(target), "Lightning", COLUMNS, [each.name for each in SCENARIOS], {scenario.name: row})
     return wrong
+
+
+def share_of(scenarios: list[Scenario], chosen: list[str]) -> list[Scenario]:
+    """Return those with the names, or in the shares, that were asked for."""
+    names = {each for each in chosen if not re.fullmatch(r"\d+/\d+", each)}
+    shares = [tuple(map(int, each.split("/"))) for each in chosen if each not in names]
+    unknown = names - {each.name for each in scenarios}
+    if unknown:
+        raise SystemExit(f"no such scenario: {', '.join(sorted(unknown))}")
+    return [
+        each
+        for index, each in enumerate(scenarios)
+        if not chosen or each.name in names or any(index % of == part - 1 for part, of in shares)
+    ]
 
 
 if __name__ == "__main__":
