@@ -22,11 +22,7 @@ _SHOWN = 5
 
 
 class Watch:
-<<<<<<< HEAD
-    """Notices which attributes of some objects have changed since they were seen first.
-=======
     """Notices what in some objects has changed since they were seen first.
->>>>>>> 87a28da (Notice all state that a resume would lose: private attributes, closures, globals, code; load versions where a strategy shards)
 
     Args:
         skip: Names of attributes that a framework changes by itself.
@@ -80,13 +76,9 @@ class Watch:
             if before.get("") != now[""]:
                 self._seen[name] = now
                 continue
-<<<<<<< HEAD
-            names = [key for key in now if key not in self._skip and before.get(key) != now[key]]
-=======
             names = [
                 key for key in now if key.partition(".")[0] not in self._skip and before.get(key) != now[key]
             ]
->>>>>>> 87a28da (Notice all state that a resume would lose: private attributes, closures, globals, code; load versions where a strategy shards)
             if names:
                 told.append(f"{name} changes {_shown(names)}, which no version holds")
         return told

@@ -15,7 +15,15 @@ import torch
 
 from mvc_callbacks.reachable import is_framework
 
-__all__ = ["always_in_doubt", "conditions", "watched", "watched_loaders"]
+__all__ = [
+    "always_in_doubt",
+    "conditions",
+    "lost_within_epochs",
+    "samplers_of",
+    "trained",
+    "watched",
+    "watched_loaders",
+]
 
 _DEEPEST = 8
 
@@ -39,6 +47,7 @@ def conditions(trainer: Any, loaders: Iterable[Any]) -> dict[str, Any]:
         "the number of batches in an epoch": _number(trainer.num_training_batches),
         "reload_dataloaders_every_n_epochs": trainer.reload_dataloaders_every_n_epochs,
         "the times of validation": _validations(trainer),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "the optimizers": [_optimizer(each) for each in trainer.optimizers],
         "the schedulers": _schedulers(trainer),
         "the callbacks": sorted(_name(each) for each in trainer.callbacks if _may_change(each)),
@@ -63,6 +72,12 @@ def always_in_doubt(trainer: Any, loaders: Iterable[Any]) -> list[str]:
     if kind == "cuda" and torch.backends.cudnn.benchmark:
         reasons.append("cudnn.benchmark chooses kernels by their speed")
     reasons += _doubts_of_loaders(list(loaders), "training")
+    if any(type(each).__name__ == "ModelPruning" for each in trainer.callbacks):
+        reasons.append("ModelPruning has masks that no checkpoint holds")
+    if any(getattr(each, "_duration", None) is not None for each in trainer.callbacks):
+        reasons.append("the clock ends training (max_time)")
+    if getattr(trainer, "_val_check_time_interval", None) is not None:
+        reasons.append("validation follows the clock (val_check_interval)")
     evaluated = trainer.val_dataloaders
     flat = evaluated if isinstance(evaluated, list | tuple) else [evaluated]
     if any(_workers_live_on(each) for each in flat):
@@ -142,6 +157,24 @@ def _inner(part: Any) -> Any:
 
 def _shown_name(value: Any) -> str:
     return getattr(value, "__qualname__", None) or type(value).__name__
+
+
+def trained(module: Any) -> str:
+    """Tell which parameters are frozen, and which modules evaluate: no checkpoint holds either."""
+    frozen = [name for name, each in module.named_parameters() if not each.requires_grad]
+    # The module itself evaluates while a validation goes on, after which Lightning puts everything back.
+    modes = [name for name, each in module.named_modules() if not each.training] if module.training else []
+    return hashlib.sha256("\n".join(["frozen", *frozen, "evaluate", *modes]).encode()).hexdigest()[:12]
+
+
+def lost_within_epochs(trainer: Any) -> list[str]:
+    """Return the reasons for which callbacks of Lightning's own are not resumed within an epoch."""
+    names = {each.__name__ for callback in trainer.callbacks for each in type(callback).__mro__}
+    return [
+        f"{name} does at the begin and the end of an epoch what a resume within it leaves out"
+        for name in ("BaseFinetuning", "StochasticWeightAveraging")
+        if name in names
+    ]
 
 
 def _may_change(callback: Any) -> bool:

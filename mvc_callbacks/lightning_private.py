@@ -135,6 +135,12 @@ class Loops:
         return int(self._epoch.batch_progress.current.ready)
 
     @property
+    def skipped(self) -> bool:
+        """Whether a batch was taken and left, after which Lightning does not find its place again."""
+        total = self._epoch.batch_progress.total
+        return bool(total.ready != total.started)
+
+    @property
     def in_step(self) -> bool:
         """Whether a batch was taken and its step is not over."""
         current = self._epoch.batch_progress.current

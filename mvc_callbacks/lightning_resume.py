@@ -13,7 +13,9 @@ from mvc_callbacks.hidden_state import Watch, differences
 from mvc_callbacks.lightning_conditions import (
     always_in_doubt,
     conditions,
+    lost_within_epochs,
     samplers_of,
+    trained,
     watched,
     watched_loaders,
 )
@@ -91,6 +93,7 @@ class Resuming:
             "place": self._place(),
             "gradients": self._gradients(),
             "metrics": self._watched_metrics(),
+            "trained": trained(self._trainer.lightning_module),
             "conditions": self._conditions,
             "hidden": self._watch.describe(self._watched()),
         }
@@ -129,6 +132,8 @@ class Resuming:
             "in_step": loops.in_step,
             "in_validation": self.in_validation,
             "hook": self.hook,
+            "stopping": bool(self._trainer.should_stop),
+            "skipped": loops.skipped,
             "accumulate": self._trainer.accumulate_grad_batches,
             "of": str(self._trainer.num_training_batches),
             "last_batch": loops.last_batch,
@@ -152,9 +157,16 @@ class Resuming:
         return {**watched(self._trainer), **watched_loaders(self._loops.loaders)}
 
     def _watched_metrics(self) -> dict[str, torch.Tensor]:
+        # A validation's metric is watched until the next one, which may be an epoch away.
         metrics = self._trainer.callback_metrics
-        wanted = [each.monitor for each in self._plateaus("epoch")]
-        return {name: metrics[name].detach().cpu().clone() for name in wanted if name in metrics}
+        return {name: metrics[name].detach().cpu().clone() for name in self._monitored() if name in metrics}
+
+    def _monitored(self) -> list[str]:
+        """Return the names of metrics that schedulers and callbacks watch."""
+        configs, callbacks = self._trainer.lr_scheduler_configs, self._trainer.callbacks
+        names = [each.monitor for each in configs if each.reduce_on_plateau]
+        names += [getattr(each, "monitor", None) for each in callbacks]
+        return sorted({each for each in names if isinstance(each, str)})
 
     def _plateaus(self, interval: str) -> list[Any]:
         configs = self._trainer.lr_scheduler_configs
@@ -195,6 +207,8 @@ class Resuming:
 
     def _reasons_of_place(self, place: Mapping[str, Any]) -> list[str]:
         reasons = []
+        if place["stopping"]:
+            reasons.append("it was saved when training was about to stop, which goes on now")
         if place["in_step"]:
             reasons.append("it was saved in the middle of a step")
         if place["in_validation"]:
@@ -208,6 +222,9 @@ class Resuming:
                 reasons.append(f"its epoch was cut short after {place['batches']} of {place['of']} batches")
             return reasons
         reasons += self._reasons_of_hook(place["hook"])
+        if place["skipped"]:
+            reasons.append("an epoch was left early, by on_train_batch_start")
+        reasons += lost_within_epochs(self._trainer)
         if self._loops.restarts_within(place["batches"]):
             reasons.append("a loader that is shorter than another one began anew within the epoch")
         if place["accumulating"] and self._trainer.world_size > 1:
@@ -263,11 +280,12 @@ class Resuming:
         kept, mine = self._kept, self._mine()
         if not self._due or kept is None or mine is None:
             return
+        if kept["place"]["reloaded_at"] is not None:
+            self._loops.reloaded_at = kept["place"]["reloaded_at"]
+        self._trainer.callback_metrics.update(kept["metrics"])
         if kept["place"]["in_epoch"]:  # a callback that sets it does so at the begin of an epoch
             self._trainer.accumulate_grad_batches = kept["place"]["accumulate"]
             return
-        if kept["place"]["reloaded_at"] is not None:
-            self._loops.reloaded_at = kept["place"]["reloaded_at"]
         self._put_back(mine["now"])
         self._catch_up(kept)
 
@@ -277,7 +295,6 @@ class Resuming:
         if self._caught_up or place["completed"] or not place["last_batch"] or not metrics:
             return
         self._caught_up = True
-        self._trainer.callback_metrics.update(metrics)
         self._loops.step_plateau_schedulers()
 
     def at_run_start(self, fetcher: Any, start: Callable[[], None]) -> None:
@@ -294,6 +311,8 @@ class Resuming:
                 self._loops.end_restart()
         else:
             self._start(fetcher, start, again=True)
+        if trained(self._trainer.lightning_module) != kept["trained"]:
+            self.problems.append("other parameters are frozen, or other modules are in evaluation mode")
         self._put_gradients_back(kept["gradients"])
         self._kept = None
 

@@ -107,7 +107,7 @@ def _is_generator(value: Any) -> bool:
         return not isinstance(value, random.SystemRandom)
     numpy, torch = sys.modules.get("numpy"), _torch()
     if torch is not None and isinstance(value, torch.Generator):
-        return True
+        return value is not torch.default_generator  # a global one
     return numpy is not None and isinstance(value, numpy.random.Generator | numpy.random.RandomState)
 
 

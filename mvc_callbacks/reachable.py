@@ -53,14 +53,14 @@ def walk(root: Any) -> Iterator[tuple[str, Any]]:
     Yields:
         Path and value. In another process that is made in the same way, the paths are the same.
     """
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # which also keeps them, as an id is given again
     waiting: list[tuple[str, Any, int]] = [("", root, 0)]
     while waiting:
         path, value, depth = waiting.pop()
         if not isinstance(value, _PLAIN):
             if id(value) in seen or len(seen) > _MOST_OBJECTS:
                 continue
-            seen.add(id(value))
+            seen[id(value)] = value
         yield path, value
         if depth < _DEEPEST and not isinstance(value, _PLAIN):
             inside = [(_joined(path, key), each, depth + 1) for key, each in _inside(value)]
@@ -171,7 +171,9 @@ def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, cell.cell_contents
         except ValueError:  # not filled yet
             continue
-    yield "defaults", (function.__defaults__, function.__kwdefaults__)
+    if not _is_framework_name(function.__module__):
+        yield "defaults", function.__defaults__
+        yield "keyword defaults", function.__kwdefaults__
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:
         yield "wrapped", wrapped

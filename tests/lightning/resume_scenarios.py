@@ -428,7 +428,9 @@ SCENARIOS = [
     ),
     Scenario("by step, accumulation 2", accumulate=2, **STEPS),
     Scenario("by step, max_steps", max_steps=44, **STEPS),
-    Scenario("by step, SWA", average="swa", **{**STEPS, "at": (2, 5)}),
+    Scenario(
+        "by step, SWA", average="swa", **{**STEPS, "at": (2, 5)}, expected="StochasticWeightAveraging does"
+    ),
     Scenario("by step, EMA", average="ema", **STEPS),
     Scenario("by step, two optimizers, manual optimization", manual=True, **STEPS),
     Scenario("by step, plateau of a validation metric", optimizer="adam+plateau", **STEPS),
