@@ -38,7 +38,7 @@ class Watch:
         Args:
             watched: What, in words, to object.
         """
-        self._seen = {name: tokens_of(each) for name, each in watched.items()}
+        self._seen = {name: _public(each) for name, each in watched.items()}
 
     def meet(self, watched: Mapping[str, Any]) -> None:
         """Remember how those objects are that were not seen before, or are others than those of that name."""
@@ -72,7 +72,7 @@ class Watch:
         """Return one sentence for each object that is not as it was; another object begins without a past."""
         told = []
         for name, each in watched.items():
-            now, before = tokens_of(each), self._seen.get(name, {})
+            now, before = _public(each), self._seen.get(name, {})
             if before.get("") != now[""]:
                 self._seen[name] = now
                 continue
@@ -158,15 +158,24 @@ def _portable(value: Any) -> Any:
     return None
 
 
-def tokens_of(value: Any) -> dict[str, Any]:
+def _public(value: Any) -> dict[str, Any]:
+    """Return the tokens of public attributes, where a framework keeps much in private ones and in code."""
+    return {path: each for path, each in tokens_of(value, code=False).items() if not path.startswith("_")}
+
+
+def tokens_of(value: Any, *, code: bool = True) -> dict[str, Any]:
     """Return what a later call can be compared with, in the same process only.
+
+    Args:
+        value: The object.
+        code: As for `walk`.
 
     Returns:
         Path of everything that the object leads to, to token; the object itself has the name "". What nobody
         could compare is left out.
     """
     found: dict[str, Any] = {"": id(value)}
-    for path, each in walk(value):
+    for path, each in walk(value, code=code):
         token = _token(each) if path else None
         if token is not None:
             found[path] = token

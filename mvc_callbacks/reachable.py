@@ -41,7 +41,7 @@ _OPEN = ("argparse", "collections", "functools", "torch.utils.data", "torchdata"
 _SKIPPED = frozenset(("_fabric", "_iterator", "_trainer", "trainer", "training"))
 
 
-def walk(root: Any) -> Iterator[tuple[str, Any]]:
+def walk(root: Any, *, code: bool = True) -> Iterator[tuple[str, Any]]:
     """Yield everything that an object leads to, each once, itself first.
 
     No property is called and nothing is iterated but containers. The trainer and a loader's running iterator
@@ -49,6 +49,7 @@ def walk(root: Any) -> Iterator[tuple[str, Any]]:
 
     Args:
         root: Where to begin.
+        code: Whether to look into classes, and at the globals that functions name.
 
     Yields:
         Path and value. In another process that is made in the same way, the paths are the same.
@@ -63,7 +64,7 @@ def walk(root: Any) -> Iterator[tuple[str, Any]]:
             seen[id(value)] = value
         yield path, value
         if depth < _DEEPEST and not isinstance(value, _PLAIN):
-            inside = [(_joined(path, key), each, depth + 1) for key, each in _inside(value)]
+            inside = [(_joined(path, key), each, depth + 1) for key, each in _inside(value, code)]
             waiting += reversed(inside)
 
 
@@ -87,13 +88,13 @@ def _joined(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _inside(value: Any) -> Iterator[tuple[str, Any]]:
+def _inside(value: Any, code: bool) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         yield from [(_key(key), each) for key, each in _ends(value.items(), len(value))]
     elif isinstance(value, list | tuple | collections.deque):
         yield from [(str(index), each) for index, each in _ends(enumerate(value), len(value))]
     elif isinstance(value, FunctionType):
-        yield from _of_function(value)
+        yield from _of_function(value, code)
     elif isinstance(value, MethodType):
         # Such as `log`, which Lightning lends to callbacks.
         if not _is_framework_name(value.__func__.__module__):
@@ -103,7 +104,7 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, GeneratorType):
         yield from value.gi_frame.f_locals.items() if value.gi_frame is not None else ()
     elif isinstance(value, type):
-        yield from _of_class(value)
+        yield from _of_class(value) if code else ()
     elif not isinstance(value, ModuleType):
         yield from _of_object(value)
 
@@ -165,7 +166,7 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
             yield name, each
 
 
-def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
+def _of_function(function: FunctionType, code: bool) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:
             yield name, cell.cell_contents
@@ -177,7 +178,7 @@ def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:
         yield "wrapped", wrapped
-    if not _is_users_code(function.__globals__):
+    if not code or not _is_users_code(function.__globals__):
         return
     names = _names(function.__code__)
     for name in names:

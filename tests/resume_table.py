@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["HEAD", "update"]
+__all__ = ["COLUMNS", "HEAD", "update"]
 
 HEAD = """# Resuming
 
@@ -15,15 +15,26 @@ it); and once more with the framework's stock `ModelCheckpoint`, where that can 
 the run's record and the log say before training goes on; *ended* is how the weights then were, bit for bit.
 `approximate` promises nothing, so the bits may be the same by chance.
 """
+COLUMNS = (
+    "scenario",
+    "loader",
+    "precision",
+    "optimizer",
+    "accumulate",
+    "interrupted",
+    "ranks",
+    "promised",
+    "ended",
+    "stock",
+)
 
 
-def update(target: Path, part: str, columns: tuple[str, ...], order: list[str], rows: dict[str, str]) -> None:
+def update(target: Path, part: str, order: list[str], rows: dict[str, str]) -> None:
     """Write rows into a part of the table, beside what stands there already.
 
     Args:
         target: The document; it is begun if it is not there.
         part: The heading of the part, such as ``Lightning``.
-        columns: The part's columns; the first one has the scenarios' names.
         order: The names of all scenarios of that part; rows of others go.
         rows: Name to row.
     """
@@ -32,7 +43,7 @@ def update(target: Path, part: str, columns: tuple[str, ...], order: list[str], 
     parts = {heading: body for heading, _, body in (each.partition("\n") for each in sections)}
     known = {_name(line): line for line in parts.get(part, "").splitlines() if line.startswith("| ")}
     known.update(rows)
-    head = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    head = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     parts[part] = "\n".join(["", *head, *(known[name] for name in order if name in known)])
     sections = [f"\n## {heading}\n{parts[heading].rstrip()}\n" for heading in sorted(parts, reverse=True)]
     target.write_text(HEAD + "".join(sections), "utf-8")

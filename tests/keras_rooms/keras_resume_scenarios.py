@@ -33,6 +33,9 @@ with contextlib.suppress(ImportError):  # Keras' seeds ask for it, and then each
 from mvc_callbacks import VersionStore, restore_version
 from mvc_callbacks.keras import VersionCheckpoint
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from resume_table import update
+
 EPOCHS = 4
 SAMPLES = 44
 BATCH = 4
@@ -505,7 +508,7 @@ def told(scenario: Scenario, outcome: Outcome) -> str:
 
 def main(target: str, chosen: list[str], *, stock: bool) -> int:
     """Play scenarios and add their rows to the table; return how many did not do as promised."""
-    rows, wrong = [], 0
+    wrong = 0
     for scenario in SCENARIOS:
         if chosen and scenario.name not in chosen:
             continue
@@ -516,11 +519,11 @@ def main(target: str, chosen: list[str], *, stock: bool) -> int:
                 outcome = Outcome(False, f"failed: {error}")
         good = keeps_promise(scenario, outcome)
         wrong += not good
-        rows.append(told(scenario, outcome))
-        sys.stdout.write(f"{'ok   ' if good else 'WRONG'} {rows[-1]}\n")
+        row = told(scenario, outcome)
+        sys.stdout.write(f"{'ok   ' if good else 'WRONG'} {row}\n")
         sys.stdout.flush()
-    with Path(target).open("a", encoding="utf-8") as file:
-        file.write("\n".join(rows) + "\n")
+        order = [f"Keras on {BACKEND}: {each.name}" for each in SCENARIOS]
+        update(Path(target), f"Keras on {BACKEND}", order, {f"Keras on {BACKEND}: {scenario.name}": row})
     return wrong
 
 

@@ -499,20 +499,6 @@ SCENARIOS = [
 # The table
 
 
-COLUMNS = (
-    "scenario",
-    "loader",
-    "precision",
-    "optimizer",
-    "accumulate",
-    "interrupted",
-    "ranks",
-    "promised",
-    "ended",
-    "stock",
-)
-
-
 def told(scenario: Scenario, outcome: Outcome) -> str:
     """Return one row of the table."""
     stock = {True: "the same", False: "other bits", None: "–"}[outcome.stock_same]
@@ -560,7 +546,7 @@ def main(target: str, chosen: list[str], *, stock: bool) -> int:
         row = told(scenario, outcome)
         sys.stdout.write(f"{'ok   ' if good else 'WRONG'} {row}\n")
         sys.stdout.flush()
-        update(Path(target), "Lightning", COLUMNS, [each.name for each in SCENARIOS], {scenario.name: row})
+        update(Path(target), "Lightning", [each.name for each in SCENARIOS], {scenario.name: row})
     return wrong
 
 
