@@ -326,7 +326,6 @@ class VersionCheckpointMixin:
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """Say, before the first step, what is promised of a resume."""
-        super().on_train_batch_start(trainer, pl_module, *args, **kwargs)  # type: ignore[misc]
         if self._session is not None:
             self._session.promise()
 
