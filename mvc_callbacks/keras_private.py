@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ __all__ = [
     "deterministic",
     "device",
     "global_seed",
+    "has_graph",
     "missing",
     "random_operations",
     "set_global_seed",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _SEED = "global_seed_generator"
+_DEEPEST = 6  # functions around functions
 
 
 def missing(epochs: Any) -> list[str]:
@@ -207,11 +210,27 @@ def _is_one_of(kinds: tuple[str, ...], operation: str) -> bool:
     return any(each in operation for each in kinds) and not operation.startswith("Stateless")
 
 
-def _concrete(function: Any) -> list[Any]:
+def _concrete(function: Any, depth: int = 0) -> list[Any]:
+    """Go through the graphs of a function, and of those that it calls: Keras wraps its own several times."""
     if hasattr(function, "_list_all_concrete_functions"):
         return list(function._list_all_concrete_functions())
+    if isinstance(function, FunctionType):
+        cells = function.__closure__ or () if depth < _DEEPEST else ()
+        return [each for cell in cells for each in _concrete(_content(cell), depth + 1)]
     inner = getattr(function, "function", function)
     return [inner] if hasattr(inner, "graph") else []
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def has_graph(function: Any) -> bool:
+    """Tell whether a function is known from inside; of what is not, nothing can be promised."""
+    return bool(_concrete(function))
 
 
 # Devices

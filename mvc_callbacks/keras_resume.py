@@ -11,7 +11,7 @@ import keras
 from mvc_callbacks import keras_callbacks, keras_random, keras_state, random_state
 from mvc_callbacks.hidden_state import Watch
 from mvc_callbacks.keras_conditions import OWN, always_in_doubt, conditions, doubts_of_data, roots, watched
-from mvc_callbacks.keras_private import Epochs, missing, random_operations, tensorflow
+from mvc_callbacks.keras_private import Epochs, has_graph, missing, random_operations, tensorflow
 from mvc_callbacks.keras_staging import Buffers, take
 from mvc_callbacks.resume_guarantee import Guarantee, changed
 from mvc_callbacks.tensors import Tensor
@@ -237,15 +237,21 @@ class Resuming:
     def _lost(self, held: Mapping[str, Any], inside: bool) -> list[str]:
         assert self._epochs is not None
         told = self._watch.changes(watched(self._model, self._arguments))
+        told += [
+            f"the layer {name} keeps state that is no variable"
+            for name in keras_state.with_own_state(self._model)
+        ]
         batches = self._epochs.batches
         if not inside and batches is not None and self._seen < batches:
             told.append(f"its epoch was cut short after {self._seen} of {batches} batches")
         if keras.backend.backend() == "tensorflow":
-            drawn = sorted(random_operations(getattr(self._model, "train_function", None)))
+            function = getattr(self._model, "train_function", None)
+            drawn = sorted(random_operations(function))
             if drawn:
-                told.append(
-                    f"training draws random numbers by TensorFlow's own state ({', '.join(drawn[:3])})"
-                )
+                ops = ", ".join(drawn[:3])
+                told.append(f"training draws random numbers by TensorFlow's own state ({ops})")
+            elif not self._model.run_eagerly and not has_graph(function):
+                told.append("what TensorFlow computes in a step cannot be looked into")
             if self._epochs.kind == "PyDatasetAdapter" and self._drawn != keras_random.token(held):
                 told.append("TensorFlow reads the PyDataset ahead of training, and random numbers are drawn")
         return told

@@ -290,15 +290,18 @@ class Session:
         return math.ceil(epochs * steps / self.callback.save_freq) if steps else None
 
     def _warn_of_state_outside(self, model: Any) -> None:
-        layers = keras_state.outside_of_variables(model)
-        if layers:
-            self.recorder.run_facts = {**self.recorder.run_facts, "not_in_versions": layers}
-            warnings.warn(
-                f"the vocabulary of {', '.join(layers)} is no variable, and is not in the versions: keep "
-                "it in your code, or as a file that data= names",
-                MVCWarning,
-                stacklevel=6,
-            )
+        vocabularies, own = keras_state.outside_of_variables(model), keras_state.with_own_state(model)
+        if not (vocabularies or own):
+            return
+        self.recorder.run_facts = {**self.recorder.run_facts, "not_in_versions": [*vocabularies, *own]}
+        parts = [f"the vocabulary of {', '.join(vocabularies)}"] if vocabularies else []
+        parts += [f"what {', '.join(own)} saves by itself, such as buffers of torch"] if own else []
+        warnings.warn(
+            f"{' and '.join(parts)} is no variable, and is not in the versions: keep it in your code, make "
+            "it a variable of the layer, or keep it in a file that data= names",
+            MVCWarning,
+            stacklevel=6,
+        )
 
     def remember(self, logs: Any) -> None:
         """Keep the logs of an epoch: the last known ones, for a save that has none of its own."""

@@ -17,7 +17,16 @@ from mvc_callbacks.numpy_tensors import dtype_name, from_neutral, numpy_dtype, t
 from mvc_callbacks.snapshot import Snapshot, WeightsOf
 from mvc_callbacks.tensors import State, Tensor
 
-__all__ = ["assign", "compare", "layers_of", "name_of", "outside_of_variables", "snapshot", "state_digests"]
+__all__ = [
+    "assign",
+    "compare",
+    "layers_of",
+    "name_of",
+    "outside_of_variables",
+    "snapshot",
+    "state_digests",
+    "with_own_state",
+]
 
 _SHOWN = 10
 
@@ -130,6 +139,31 @@ def outside_of_variables(model: Any) -> list[str]:
         for layer in layers_of(model)
         if type(layer).__module__.startswith("keras.") and "save_assets" in _own_methods(type(layer))
     ]
+
+
+def with_own_state(model: Any) -> list[str]:
+    """Name the layers that save something themselves, which is no variable: it is not in a version either."""
+    return [
+        str(layer.path or layer.name)
+        for layer in layers_of(model)
+        if _has_buffers(layer) or (not isinstance(layer, keras.Model) and _saves_itself(type(layer)))
+    ]
+
+
+def _has_buffers(layer: Any) -> bool:
+    """A module of torch inside of a layer keeps statistics, such as batch norm's, as buffers."""
+    if type(layer).__name__ != "TorchModuleWrapper":
+        return False
+    return any(True for _ in layer.module.buffers())
+
+
+def _saves_itself(kind: type) -> bool:
+    return any(
+        name in vars(each)
+        for each in kind.__mro__
+        if each.__module__.partition(".")[0] not in ("builtins", "keras", "keras_hub", "tensorflow", "torch")
+        for name in ("save_own_variables", "save_assets")
+    )
 
 
 def _own_methods(kind: type) -> set[str]:

@@ -345,6 +345,38 @@ def test_a_vocabulary_is_told_to_be_outside_of_the_versions(store: VersionStore)
     assert store.get("latest").details.run_record["not_in_versions"]
 
 
+class Counted(keras.layers.Layer):
+    """Saves a number that is no variable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 3
+
+    def call(self, x: Any) -> Any:
+        return x
+
+    def save_own_variables(self, store: Any) -> None:
+        store["number"] = self.number
+
+
+def test_what_a_layer_saves_by_itself_is_told_to_be_outside_of_the_versions(store: VersionStore) -> None:
+    model = compiled(keras.Sequential([keras.Input((4,)), Counted(), keras.layers.Dense(1)]))
+    with pytest.warns(MVCWarning, match="what .*counted saves by itself.* is not in the versions"):
+        trained(model, store)
+    assert store.get("run/1").details.run_record["not_in_versions"]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="modules of torch are layers there only")
+def test_buffers_of_a_torch_module_are_told_to_be_outside_of_the_versions(store: VersionStore) -> None:
+    import torch
+
+    inside = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    layer = keras.layers.TorchModuleWrapper(inside)
+    model = compiled(keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(1)]))
+    with pytest.warns(MVCWarning, match="such as buffers of torch"):
+        trained(model, store)
+
+
 def test_a_version_of_torch_is_refused(store: VersionStore) -> None:
     torch = pytest.importorskip("torch")
     store.commit({"weight": torch.zeros(2)}, run="loop")
