@@ -105,13 +105,13 @@ class Session:
             percent = 100 * done // max(of, 1)
             if percent != shown and time.monotonic() - began > PATIENCE:
                 shown = percent
-                click.echo(f"\r{what}: {percent:3d} %", nl=False, err=True)
+                click.echo(f"\r{what} [{'#' * (percent // 4):25}] {percent:3d} %", nl=False, err=True)
 
         try:
             yield show
         finally:
             if shown >= 0:
-                click.echo("\r" + " " * (len(what) + 8) + "\r", nl=False, err=True)
+                click.echo("\r" + " " * (len(what) + 34) + "\r", nl=False, err=True)
 
     def note(self, text: str) -> None:
         """Write a line beside the output."""

@@ -13,7 +13,7 @@ from mvc_callbacks import files
 from mvc_callbacks.aliases import AliasTable
 from mvc_callbacks.errors import CorruptHistory, MVCError
 from mvc_callbacks.finding import order_of
-from mvc_callbacks.history import Row
+from mvc_callbacks.history import Row, check_row
 from mvc_callbacks.layout import Layout, Shared
 from mvc_callbacks.reading import read_state, read_tree
 from mvc_callbacks.refs import check_name
@@ -95,8 +95,6 @@ class Rebuilder:
                 self._keep_old(run, {row["id"] for row in by_run.get(run, ())} | deleted)
             for run, each in left.items():
                 layout.history.replace(run, each)
-            if only is not None and only not in left:
-                layout.history.replace(only, [])
             if only is None:
                 self._finish_deletions(deleted, left)
                 self.rebuild_aliases(events)
@@ -209,12 +207,23 @@ class Rebuilder:
                 for event_id, event in later.get(identity, ()):
                     undone = event["event"] == "prune" and event["what"] == "weights" and identity in standing
                     if not undone:
-                        apply_event(row, event_id, event)
+                        row = self._with_event(row, event_id, event)
             except MVCError as error:
                 self._problems.append(f"versions/{identity}: {error}")
                 continue
             found.append(row)
         return found
+
+    def _with_event(self, row: Row, identity: str, event: Mapping[str, Any]) -> Row:
+        """Return the row with what an event says, or as it is where that would make no row of it."""
+        changed = dict(row)
+        try:
+            apply_event(changed, identity, event)
+            check_row(changed)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            self._problems.append(f"events/{identity} says what no event says ({error}); it was left out")
+            return row
+        return changed
 
     def _unfinished(self, row: Row) -> str | None:
         """Tell why a record that no history names is not adopted: a crash may have left it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from neutral_store import make_store, snapshot, tensor
 
+from mvc_callbacks import cli_frame
 from mvc_callbacks.cli import mvc
 from mvc_callbacks.errors import BadName, UnsafeFile, UnsupportedTensor
 from mvc_callbacks.export import write_safetensors
@@ -933,3 +935,22 @@ def test_a_version_that_is_longer_than_the_terminal_goes_through_the_pager(
     environment = {**os.environ, "TERM": "xterm", "PAGER": str(pager)}
     assert on_terminal(["show", "best", "--store", str(store.path)], environment).startswith("paged")
     assert "paged" not in process("show", "best", "--store", str(store.path), env=environment).stdout
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_takes_long_shows_a_bar_on_a_terminal_and_takes_it_away(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_frame, "PATIENCE", -1.0)
+    monkeypatch.setattr(sys, "stderr", shown := _Terminal())
+    with pytest.raises(SystemExit) as left:
+        mvc.main(["--store", str(store.path), "verify", "--full"])
+    assert left.value.code == 0
+    bars = shown.getvalue().split("\r")
+    assert f"verifying [{'#' * 25}] 100 %" in bars
+    assert any(bar.startswith("verifying [###") and not bar.endswith("100 %") for bar in bars)
+    assert bars[-1] == "" and not bars[-2].strip()

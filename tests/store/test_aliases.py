@@ -72,7 +72,14 @@ def test_an_unknown_alias_cannot_be_rolled_back(store: VersionStore) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"null", b"[]", b'{"aliases":{"1":{"name":5}}}', b'{"aliases":{"x":{}}}', b'{"log":{"1":{}}}'],
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'{"aliases":{"1":{"name":5,"id":5}}}',
+        b'{"aliases":{"x":{}}}',
+        b'{"log":{"1":{}}}',
+    ],
 )
 def test_damaged_aliases_are_refused_and_rebuilt(store: VersionStore, data: bytes) -> None:
     commit(store, "base", 2)

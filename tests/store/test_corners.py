@@ -11,7 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_kit import bits, chunk, commit, edit, expected, f32, fingerprint, snapshot
+from store_kit import (
+    Crash,
+    bits,
+    chunk,
+    commit,
+    edit,
+    expected,
+    f32,
+    fingerprint,
+    large,
+    many,
+    snapshot,
+)
+from torture_kit import Fault, disk
 
 from mvc_callbacks import export, files, lineage, locks, reading, urls
 from mvc_callbacks.canonical import digest_of, encode
@@ -30,10 +43,12 @@ from mvc_callbacks.errors import (
 )
 from mvc_callbacks.history import check_row
 from mvc_callbacks.locks import StoreLock
+from mvc_callbacks.packs import SINGLE, pack_header
 from mvc_callbacks.rows import apply_event, row_of, version_of
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.tensors import State, Tensor
+from mvc_callbacks.writing import looks_whole
 
 
 def event(store: VersionStore, **fields: Any) -> str:
@@ -438,6 +453,11 @@ def test_the_version_that_shares_most_tensors_is_the_parent(store: VersionStore)
     assert parent is not None
     assert (parent.id, parent.how, parent.shared) == (store.get("base/1").id, "content", "2/3")
     assert lineage.by_content(store, State({"x": telling(7)})) is None
+    tied = telling(5)
+    same = Snapshot(State({"x": tied, "y": tied}))
+    version = store.open_run("tied", framework="torch").commit(same)
+    parent = lineage.by_content(store, same.weights)
+    assert parent is not None and (parent.id, parent.shared) == (version.id, "2/2")
 
 
 # --- urls ---
@@ -559,3 +579,117 @@ def test_an_evaluation_is_told_as_plain_values(store: VersionStore) -> None:
     version = store.evaluate("base/1", "test", {"accuracy": 0.5}, {"test": fingerprint("a")})
     told = json.loads(json.dumps(version.evaluations[0].to_dict()))
     assert told["metrics"] == {"accuracy": 0.5}
+
+
+# --- what a stranger may have written ---
+
+STRANGE = [
+    {"event": "evaluation", "kind_of": "test", "metrics": {}, "data": {"test": "text"}},
+    {"event": "evaluation", "kind_of": "test", "metrics": {}, "data": {"test": None}},
+    {"event": "evaluation", "kind_of": "test", "metrics": {}, "data": {"test": {"digest": 1}}},
+    {"event": "fingerprint", "name": "train", "fingerprint": {"coverage": 1}},
+]
+
+
+@pytest.mark.parametrize("told", STRANGE, ids=lambda told: str(sorted(told.items())[1]))
+def test_an_event_that_makes_no_row_is_told_and_left_out_by_a_rebuild(
+    store: VersionStore, told: dict[str, Any]
+) -> None:
+    version = commit(store, "base", 1, data={"train": fingerprint("a", "pending")})[0]
+    identity = event(store, versions=[version.id], time="2026-01-01T00:00:00Z", **told)
+    before = store.versions()
+    for _ in range(2):
+        problems = store.rebuild().problems
+        assert len(problems) == 1 and identity in problems[0]
+        assert store.versions() == before
+    assert store.verify(full=True).ok
+
+
+def test_a_file_of_one_tensor_and_others_is_no_object(store: VersionStore) -> None:
+    header, ordered = pack_header([(SINGLE, f32(1)), ("b" * 64, f32(2))])
+    data = header + b"".join(bytes(tensor.data) for _, tensor in ordered)
+    commit(store, "base", 1)
+    path = store._layout.objects.path_of(digest_of(data))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    assert not looks_whole(store._layout, digest_of(data))
+
+
+# --- what hardly happens ---
+
+
+def test_equal_large_tensors_are_written_once(store: VersionStore) -> None:
+    shot = Snapshot(State({"a": large(1), "b": large(1)}))
+    version = store.open_run("base", framework="torch").commit(shot)
+    assert len(list((store.path / "objects").glob("*/*"))) == 1
+    assert bits(store, version) == expected(shot)
+
+
+def test_a_save_tells_how_far_it_is(store: VersionStore) -> None:
+    run = store.open_run("base", framework="torch")
+    run.commit(snapshot(1))
+    done, whole = run.progress
+    assert 0 <= done <= whole
+
+
+def test_small_chunks_are_put_together_and_large_ones_are_not_copied() -> None:
+    big = bytes(files._SMALL)
+    for chunks in ([b"a", big, big, b"b", b"c"], [bytes(files._SMALL - 1)] * 9, [big], [b"a"], []):
+        told = list(files.gathered(chunks))
+        assert b"".join(map(bytes, told)) == b"".join(chunks)
+        assert sum(each is big for each in told) == sum(each is big for each in chunks)
+
+
+def test_an_error_of_the_disk_when_a_file_is_opened_is_that_error(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    with disk(Fault(1, errno.EIO, kinds=frozenset({"open"}))), pytest.raises(OSError) as caught:
+        files.read_file(tmp_path / "a", limit=10)
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_store_that_another_makes_meanwhile_is_not_made_again(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, "base", 1)
+    before = store.identity
+    layout = VersionStore(store.path)._layout
+    told = [False, True]
+    monkeypatch.setattr(layout, "exists", lambda: told.pop(0))
+    layout.open_for_writing()
+    assert told == []
+    assert store.identity == before
+
+
+def test_many_small_tensors_are_checked_in_batches(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = store.open_run("base", framework="torch").commit(many(1))
+    monkeypatch.setattr(reading, "_BATCH_BYTES", 8)
+    told: list[tuple[int, int]] = []
+    read = store.tensors(version, progress=lambda done, of: told.append((done, of)))
+    assert {name: bytes(tensor.data) for name, tensor in read.items()} == expected(many(1))
+    assert told[-1][0] == told[-1][1] > 0
+
+
+def test_a_manifest_whose_base_was_replaced_is_looked_at_again(store: VersionStore) -> None:
+    run = store.open_run("base", framework="torch")
+    first, second = run.commit(many(1)), run.commit(many(2))
+    pruner, manifests = store._pruner, store._layout.manifests
+    known = pruner._known(second.weights.digest)
+    assert known.base == first.weights.digest
+    manifests.write(manifests.read(first.weights.digest))
+    again = pruner._known(second.weights.digest)
+    assert again is not known
+    assert again.objects == known.objects
+
+
+def test_a_record_with_additions_and_no_state_that_a_crash_left_is_adopted(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.open_run("base", framework="torch")
+    with pytest.raises(Crash), monkeypatch.context() as patch:
+        patch.setattr(type(run), "_append", lambda *_: (_ for _ in ()).throw(Crash))
+        run.commit(Snapshot(State({"w": f32(1)}), additions={"scale": 3}))
+    assert store.versions() == []
+    store.rebuild()
+    assert store.additions("base/1") == {"scale": 3}
