@@ -70,7 +70,15 @@ class Needs:
         self._bases: dict[str, tuple[str, Manifest]] = {}
         self._noted: list[Manifest] = []
         self._registered = False
+        self._prepared = False
         self._unread: dict[bytes, MVCError | OSError] = {}
+
+    def prepare(self) -> None:
+        """Read what this host never saw before the store's lock is taken, so that no save waits for it."""
+        if not self._prepared:
+            self._prepared = True
+            with contextlib.suppress(MVCError, OSError), self.asked():
+                pass  # what cannot be read is told when it is asked about
 
     @contextlib.contextmanager
     def asked(self) -> Iterator[Needs]:

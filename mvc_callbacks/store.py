@@ -347,6 +347,7 @@ class VersionStore(AliasMover):
         policy: str,
         dry_run: bool,
     ) -> PruneReport:
+        self._pruner.needs.prepare()
         # Chosen under the lock: nobody may promote one of them, or prune it too, in between.
         with nullcontext() if dry_run else self._layout.lock("pruning"):
             rows = list({row["id"]: row for row in choose_rows()}.values())
