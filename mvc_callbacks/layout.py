@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ DEFAULT = "model_versions"
 VARIABLE = "MVC_STORE"
 _FORMAT_FILE = "format.json"
 _SMALL = 1024 * 1024
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FOLDERS = ("objects", "manifests", "versions", "runs", "events", "history")
 
 
@@ -125,6 +127,8 @@ class Layout:
         told = decode(files.read_file(path, limit=_SMALL), what=str(path))
         if not isinstance(told, dict) or type(told.get("format")) is not int or told.get("hash") != "sha256":
             raise CorruptRecord(f"{path} is not the format file of a store")
+        if not _UUID.fullmatch(str(told.get("store"))):  # it names a folder of caches
+            raise CorruptRecord(f"{path} is not the format file of a store: its 'store' is no uuid")
         return told
 
     def open_for_writing(self) -> None:

@@ -671,18 +671,6 @@ def test_many_small_tensors_are_checked_in_batches(
     assert told[-1][0] == told[-1][1] > 0
 
 
-def test_a_manifest_whose_base_was_replaced_is_looked_at_again(store: VersionStore) -> None:
-    run = store.open_run("base", framework="torch")
-    first, second = run.commit(many(1)), run.commit(many(2))
-    pruner, manifests = store._pruner, store._layout.manifests
-    known = pruner._known(second.weights.digest)
-    assert known.base == first.weights.digest
-    manifests.write(manifests.read(first.weights.digest))
-    again = pruner._known(second.weights.digest)
-    assert again is not known
-    assert again.objects == known.objects
-
-
 def test_a_record_with_additions_and_no_state_that_a_crash_left_is_adopted(
     store: VersionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -693,3 +681,11 @@ def test_a_record_with_additions_and_no_state_that_a_crash_left_is_adopted(
     assert store.versions() == []
     store.rebuild()
     assert store.additions("base/1") == {"scale": 3}
+
+
+@pytest.mark.parametrize("told", [None, 1, "../../elsewhere", "/tmp", ""], ids=repr)
+def test_a_store_whose_name_for_caches_is_no_uuid_is_refused(store: VersionStore, told: object) -> None:
+    commit(store, "base", 1)
+    edit(store.path / "format.json", lambda value: value.update(store=told))
+    with pytest.raises(CorruptRecord, match="no uuid"):
+        VersionStore(store.path).versions()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from store_kit import f32, fingerprint
 from torture_kit import figure, scale, shot, small_store
 
-from mvc_callbacks import canonical, tree, urls, writing
+from mvc_callbacks import canonical, tree, tree_reader, tree_tags, urls, writing
 from mvc_callbacks.errors import MVCError
 from mvc_callbacks.packs import pack_header, parse_header, tensor_at
 from mvc_callbacks.refs import parse_ref
@@ -31,6 +31,7 @@ _KEYS = [
     "$tensor", "$tuple", "$dict", "$numpy", "$bytes", "$enum", "$datetime", "aliases", "log",
     "fingerprints", "1", "2", "01",
 ]  # fmt: skip
+_TAGS = sorted({*tree_tags.RECALL, *tree_reader._CONTAINERS, "$tensor", "$numpy"})
 _SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -44,6 +45,7 @@ _SCALARS = st.one_of(
 JSON = st.recursive(
     _SCALARS,
     lambda inner: st.one_of(
+        st.builds(lambda tag, told: {tag: told}, st.sampled_from(_TAGS), inner),
         st.lists(inner, max_size=4),
         st.dictionaries(st.sampled_from(_KEYS) | st.text(max_size=5), inner, max_size=5),
     ),
