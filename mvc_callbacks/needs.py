@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Collection, Iterable, Iterator
 
-from mvc_callbacks.errors import MVCError
+from mvc_callbacks.errors import CorruptHistory, MVCError
 from mvc_callbacks.history import Row
 from mvc_callbacks.host_cache import cache_folder, open_database, place_of
 from mvc_callbacks.layout import Layout
@@ -236,13 +236,19 @@ class Needs:
         self, database: sqlite3.Connection, chunk: int | None, run: str, name: str, stamp: str
     ) -> set[bytes]:
         rows = self._layout.history.rows_of(self._layout.history.folder_of(run) / name, borrow=True)
+        try:
+            told = [each for row in rows for each in _wants(row)]
+        except ValueError as error:
+            raise CorruptHistory(
+                f"history/{run}/{name} names what is no digest; run `mvc rebuild`"
+            ) from error
         if chunk is None:
             inserted = "INSERT INTO chunks (run, name, stamp) VALUES (?,?,?)"
             chunk = database.execute(inserted, [run, name, stamp]).lastrowid
         else:
             database.execute("UPDATE chunks SET stamp=? WHERE id=?", [stamp, chunk])
             database.execute("DELETE FROM wants WHERE chunk=?", [chunk])
-        wants = [(chunk, *each) for row in rows for each in _wants(row)]
+        wants = [(chunk, *each) for each in told]
         database.executemany("INSERT OR IGNORE INTO wants VALUES (?,?,?,?,?)", wants)
         return {digest for _, _, kind, digest, _ in wants if kind in (WEIGHTS, STATE)}
 

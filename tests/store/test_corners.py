@@ -689,3 +689,13 @@ def test_a_store_whose_name_for_caches_is_no_uuid_is_refused(store: VersionStore
     edit(store.path / "format.json", lambda value: value.update(store=told))
     with pytest.raises(CorruptRecord, match="no uuid"):
         VersionStore(store.path).versions()
+
+
+def test_nothing_is_pruned_while_a_row_names_what_is_no_digest(store: VersionStore) -> None:
+    commit(store, "base", 2)
+    edit(chunk(store), lambda value: value["versions"]["1"].update(id="not hex"))
+    for dry_run in (True, False):
+        with pytest.raises(CorruptHistory, match="mvc rebuild"):
+            store.prune(keep_last=1, dry_run=dry_run)
+    store.rebuild()
+    assert store.verify(full=True).ok
