@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -144,13 +143,7 @@ class VersionCheckpointMixin:
             "every_n_epochs": every_n_epochs,
             "save_on_train_epoch_end": save_on_train_epoch_end,
         }
-        known = inspect.signature(super().__init__).parameters
-        if save_on_exception and "save_on_exception" not in known:
-            raise Misconfigured(
-                "save_on_exception=True needs a newer Lightning, whose ModelCheckpoint has this argument"
-            )
-        super().__init__(**{name: value for name, value in policy.items() if name in known})
-        self.save_on_exception = save_on_exception
+        super().__init__(**policy)
         self.store = store
         self.run = run
         self.data = data

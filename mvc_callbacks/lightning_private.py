@@ -29,6 +29,7 @@ NEEDED = {
         "_should_check_val_fx",
         "batch_progress",
         "on_run_start",
+        "restarted_on_train_batch_end",  # a Lightning without it trains the last batch again
         "update_lr_schedulers",
         "val_loop",
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import pickle
 import warnings
 from pathlib import Path
@@ -21,11 +20,6 @@ from mvc_callbacks import MVCWarning, VersionStore
 from mvc_callbacks.errors import BadName, Misconfigured, SaveFailed
 from mvc_callbacks.lightning import VersionCheckpoint
 from mvc_callbacks.lightning_io import CheckpointIOMixin
-
-needs_save_on_exception = pytest.mark.skipif(
-    "save_on_exception" not in inspect.signature(ModelCheckpoint.__init__).parameters,
-    reason="this release of Lightning saves nothing on exceptions",
-)
 
 
 def test_every_epoch_is_a_version_with_its_metrics(store: VersionStore) -> None:
@@ -246,7 +240,6 @@ def test_one_of_two_callbacks_with_one_store(store: VersionStore) -> None:
     assert [len(store.versions(each)) for each in ("often", "seldom")] == [12, 1]
 
 
-@needs_save_on_exception
 def test_on_exception_a_version_is_saved_as_stock_does(store: VersionStore) -> None:
     class Fails(Callback):
         def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
@@ -262,7 +255,6 @@ def test_on_exception_a_version_is_saved_as_stock_does(store: VersionStore) -> N
     assert [each.step for each in store.versions("saved-2")] == [8, 12]
 
 
-@needs_save_on_exception
 def test_a_failing_exception_hook_hides_no_exception(store: VersionStore) -> None:
     store.path.write_text("a file where the store should be")
 

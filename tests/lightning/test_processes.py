@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from small_models import Small, trainer_of
 
@@ -19,10 +18,6 @@ from mvc_callbacks.lightning import VersionCheckpoint
 from mvc_callbacks.lightning_io import CheckpointIOMixin
 
 HERE = Path(__file__).parent
-needs_save_on_exception = pytest.mark.skipif(
-    "save_on_exception" not in inspect.signature(ModelCheckpoint.__init__).parameters,
-    reason="this release of Lightning saves nothing on exceptions",
-)
 
 
 def run_script(code: list[str], *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -82,7 +77,6 @@ trainer_of(Leave(), VersionCheckpoint(sys.argv[1])).fit(Small())
     assert [each.step for each in store.versions()] == [4]
 
 
-@needs_save_on_exception
 def test_bad_input_47_ctrl_c_leaves_what_stock_leaves(store: VersionStore) -> None:
     class Interrupt(Callback):
         def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
