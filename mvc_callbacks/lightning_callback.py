@@ -90,6 +90,7 @@ class VersionCheckpointMixin:
     CHECKPOINT_NAME_LAST: str
     mode: str
     save_last: Any
+    save_on_exception: bool
 
     def __init__(
         self,
