@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks.canonical import LIMIT, decode, digest_of, encode
-from mvc_callbacks.errors import CorruptHistory, SaveFailed
+from mvc_callbacks.errors import CorruptHistory, MVCError, SaveFailed
 from mvc_callbacks.layout import Layout, Shared
 from mvc_callbacks.rows import row_of
 from mvc_callbacks.snapshot import Snapshot
@@ -273,7 +273,9 @@ class Run:
         # Known by its full id, a version of another store may be a parent: a base that everybody shares.
         parents = tuple(replace(each, elsewhere=not layout.versions.has(each.id)) for each in parents)
         flags = list(
-            dict.fromkeys([*facts.flags, *self._marks(nonfinite, weights, facts.step, snapshot.weights_of)])
+            dict.fromkeys(
+                [*facts.flags, *self._marks(nonfinite, weights, facts.step, snapshot.weights_of, parents)]
+            )
         )
         record = {
             **facts.more,
@@ -321,13 +323,28 @@ class Run:
         # What was written is what counts: tuples and tagged floats are read back as they will always be read.
         return identity, decode(encode(record), what="record")
 
-    def _marks(self, nonfinite: bool, weights: Written, step: int | None, of: str) -> list[str]:
+    def _marks(
+        self, nonfinite: bool, weights: Written, step: int | None, of: str, parents: tuple[Parent, ...]
+    ) -> list[str]:
         """Tell what a person should look at: broken weights, or the same ones although steps passed."""
         marks = ["nonfinite"] if nonfinite else []
-        same = self._weights is not None and _are_same(self._weights, weights.manifest)
-        if same and of == "training" and step is not None and self._step is not None and step > self._step:
+        before, then = self._before(parents)
+        same = before is not None and _are_same(before, weights.manifest)
+        if same and of == "training" and step is not None and then is not None and step > then:
             marks.append("stale")
         return marks
+
+    def _before(self, parents: tuple[Parent, ...]) -> tuple[Manifest | None, int | None]:
+        """Return the weights that training went on from, and their step as this run counts."""
+        if self._weights is not None or not parents:
+            return self._weights, self._step
+        parent = parents[0]
+        try:
+            record = self._layout.versions.read(parent.id)
+            manifest = self._layout.manifests.read(record["weights"]["digest"])
+        except MVCError:  # of another store, pruned, or damaged: then nothing is said of it
+            return None, None
+        return manifest, record["step"] if parent.how in ("resume", "run") else 0
 
     def _append(self, identity: str, record: Mapping[str, Any], shared: Shared) -> None:
         row = row_of(identity, record)

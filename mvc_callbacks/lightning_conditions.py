@@ -55,6 +55,9 @@ def conditions(trainer: Any, loaders: Iterable[Any]) -> dict[str, Any]:
         "the machine": _machine(trainer),
         "the libraries": _libraries(),
     }
+    if told["the schedulers"] != []:
+        # A schedule is often as long as the training; state that is loaded brings the old length back.
+        told["the length of training, which a schedule may follow,"] = _length(trainer)
     if trainer.world_size > 1:
         # Samplers of several ranks are seeded with it, and not from the random state.
         told["the seed"] = os.environ.get("PL_GLOBAL_SEED")
@@ -218,6 +221,11 @@ def _schedulers(trainer: Any) -> list[str] | None:
         f"{type(each.scheduler).__name__} {each.interval} {each.frequency} {each.monitor}"
         for each in trainer.lr_scheduler_configs
     ]
+
+
+def _length(trainer: Any) -> str:
+    steps = f", {trainer.max_steps} steps" if trainer.max_steps != -1 else ""
+    return f"{trainer.max_epochs} epochs{steps}"
 
 
 def _loader(loader: Any) -> dict[str, Any]:

@@ -160,6 +160,14 @@ class Restored(Private):
         self._calls = checkpoint["calls"]
 
 
+class Scheduled(Model):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.02)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
 def with_closure() -> list[Any]:
     counted = {"steps": 0}
 
@@ -174,7 +182,7 @@ def fit(store: VersionStore, make: Any, callbacks: list[Any], seed: int, **optio
     pl.seed_everything(seed, verbose=False)
     model = make()
     trainer = pl.Trainer(
-        max_epochs=3,
+        max_epochs=options.pop("epochs", 3),
         accelerator="cpu",
         devices=1,
         logger=False,
@@ -231,3 +239,20 @@ def test_what_is_brought_back_is_exact(store: VersionStore, make: Any, at: tuple
     same, promise = outcome(store, make, list, at)
     assert promise == {"guarantee": "exact", "reasons": []}
     assert same
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "guarantee"), [(Model, "exact"), (Scheduled, "approximate")])
+def test_a_training_made_longer_is_exact_where_no_schedule_follows_its_length(
+    store: VersionStore, make: Any, guarantee: str
+) -> None:
+    STOP["at"] = None
+    straight = fit(VersionStore(store.path / "straight"), make, [], 11, epochs=4)
+    job = VersionStore(store.path / "job")
+    fit(job, make, [], 11, epochs=2)
+    resumed = fit(job, make, [], 999, epochs=4, ckpt_path="last")
+    assert all(torch.equal(straight[name], resumed[name]) for name in resumed) is (guarantee == "exact")
+    promise = job.versions()[-1].details.run_record["resume"]
+    assert promise["guarantee"] == guarantee
+    if guarantee == "approximate":
+        assert any("2 epochs and is 4 epochs" in each for each in promise["reasons"]), promise

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from safetensors.numpy import load as stock_load
@@ -243,6 +244,28 @@ def test_weights_that_did_not_change_although_steps_passed_are_marked(store: Ver
     assert run.commit(snapshot(1), step=1).flags == ()
     assert run.commit(snapshot(1), step=1).flags == ()
     assert run.commit(snapshot(1), step=2).flags == ("stale",)
+
+
+@pytest.mark.parametrize(
+    ("how", "step", "flags"),
+    [("resume", 7, ()), ("resume", 8, ("stale",)), ("restore", 0, ()), ("restore", 1, ("stale",))],
+)
+def test_a_run_that_goes_on_and_trains_nothing_is_marked_from_its_first_version_on(
+    store: VersionStore, how: Literal["resume", "restore"], step: int, flags: tuple[str, ...]
+) -> None:
+    base = store.open_run("base", framework="torch").commit(snapshot(1), step=7)
+    parents = (Parent(base.id, how),)
+    run = store.open_run("next", framework="torch")
+    assert run.commit(snapshot(1), step=step, parents=parents).flags == flags
+    other = store.open_run("other", framework="torch")
+    assert other.commit(snapshot(2), step=9, parents=parents).flags == ()
+
+
+def test_a_run_that_goes_on_from_pruned_weights_is_judged_by_their_digest(store: VersionStore) -> None:
+    base = store.open_run("base", framework="torch").commit(snapshot(1), step=7)
+    store.prune_ids([base.id], what="weights", policy="test")
+    run = store.open_run("next", framework="torch")
+    assert run.commit(snapshot(1), step=8, parents=(Parent(base.id, "resume"),)).flags == ("stale",)
 
 
 # --- manifests ---
