@@ -50,6 +50,27 @@ def test_bad_input_55_two_ranks_stop_together_when_a_save_fails_and_that_is_aske
     assert [each.number for each in store.versions()] == [1]
 
 
+@pytest.mark.slow
+def test_a_model_that_two_ranks_share_is_one_whole_version_and_goes_on_to_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    script = [str(HERE / "fsdp2_script.py")]
+    for store, epochs, path in (("alone", 3, ""), ("job", 2, ""), ("job", 3, "last")):
+        done = run_script(script, tmp_path / store, epochs, path)
+        assert done.returncode == 0, done.stderr
+    alone, job = VersionStore(tmp_path / "alone"), VersionStore(tmp_path / "job")
+    assert {name: tuple(each.shape) for name, each in job.state_dict("latest").items()} == {
+        "net.0.weight": (8, 6),
+        "net.0.bias": (8,),
+        "net.2.weight": (1, 8),
+        "net.2.bias": (1,),
+    }
+    assert [each.step for each in job.versions()] == [4, 8, 12]
+    assert job.get("latest").details.run_record["resume"]["guarantee"] == "exact"
+    assert job.get("latest").weights.digest == alone.get("latest").weights.digest
+    assert not list(tmp_path.rglob("mvc:*"))
+
+
 def test_an_interpreter_that_exits_finishes_the_save_that_goes_on(store: VersionStore) -> None:
     code = """
 import sys, time
