@@ -43,6 +43,7 @@ def module(name: str, optimizer: str, steps: Steps = "cpu", pause: float = 0.1) 
         made.requires_grad_(False)
         for layer in trained:
             layer.requires_grad_(True)
+        made.scale.requires_grad_(True)  # which the loss of a step elsewhere is made of
     return made
 
 

@@ -81,7 +81,7 @@ def test_a_fault_is_recorded_and_the_rest_is_told(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(environment.getpass, "getuser", fails)
     monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace())
-    monkeypatch.setattr(environment, "_cpu", fails)
+    monkeypatch.setattr(environment, "cpu", fails)
     told = environment.capture()
     assert "user" in told["problems"][0] and "packages" in told
     assert any("devices of tensorflow" in each for each in told["problems"])
