@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["cache_folder", "open_database", "place_of"]
+__all__ = ["cache_folder", "open_database", "place_of", "stamp_of"]
 
 
 def cache_folder(name: str) -> Path:
@@ -62,3 +64,25 @@ def open_database(path: Path, schema: str, *, largest: int) -> sqlite3.Connectio
                 path.unlink()
         raise
     return database
+
+
+def stamp_of(path: str, *, folder: bool = False, young: int = 0) -> str:
+    """Return what changes when a file is replaced, or a folder's names are.
+
+    Args:
+        path: The file or the folder.
+        folder: Whether it is a folder that is looked at.
+        young: Nanoseconds within which it may change once more and its times not.
+
+    Returns:
+        A text; empty where it cannot be told, or not yet.
+    """
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return ""
+    if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
+        return ""
+    if young and time.time_ns() - max(found.st_ctime_ns, found.st_mtime_ns) < young:
+        return ""
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"

@@ -11,15 +11,13 @@ import contextlib
 import logging
 import os
 import sqlite3
-import stat
 import threading
-import time
 import weakref
 from collections.abc import Collection, Iterable, Iterator
 
 from mvc_callbacks.errors import CorruptHistory, MVCError
 from mvc_callbacks.history import Row
-from mvc_callbacks.host_cache import cache_folder, open_database, place_of
+from mvc_callbacks.host_cache import cache_folder, open_database, place_of, stamp_of
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Manifest
 from mvc_callbacks.objects import Suffix
@@ -214,7 +212,7 @@ class Needs:
         for run in self._layout.history.runs():
             folder = f"{self._layout.history.root}{os.sep}{run}"
             for name in self._chunks(run, folder):
-                stamp = _stamp(f"{folder}{os.sep}{name}")
+                stamp = stamp_of(f"{folder}{os.sep}{name}")
                 chunk, before = known.pop((run, name), (None, ""))
                 if not stamp or stamp != before:
                     wanted |= self._take_chunk(database, chunk, run, name, stamp)
@@ -224,7 +222,7 @@ class Needs:
         return wanted
 
     def _chunks(self, run: str, folder: str) -> list[str]:
-        stamp = _stamp(folder, folder=True)
+        stamp = stamp_of(folder, folder=True, young=YOUNG)
         known = self._names.get(run)
         if known is not None and known[0] == stamp and stamp:
             return known[1]
@@ -258,7 +256,7 @@ class Needs:
         changed: set[bytes] = set()
         for number in range(256):
             prefix = f"{number:02x}"
-            now = _stamp(f"{self._layout.manifests.root}{os.sep}{prefix}", folder=True)
+            now = stamp_of(f"{self._layout.manifests.root}{os.sep}{prefix}", folder=True, young=YOUNG)
             if now and seen.get(prefix) == now:
                 continue
             database.execute("INSERT OR REPLACE INTO folders VALUES (?,?)", [prefix, now])
@@ -416,19 +414,3 @@ def _digest(text: str) -> bytes:
 def _short(digest: str) -> int:
     """Return the beginning of a digest as a number of SQLite's; two alike keep one too many."""
     return int(digest[:16], 16) - 2**63
-
-
-def _stamp(path: str, *, folder: bool = False) -> str:
-    """Return what changes when a file is replaced, or a folder's names are.
-
-    It is empty where it cannot be told, or not yet: a young folder may change once more and its times not.
-    """
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return ""
-    if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
-        return ""
-    if folder and time.time_ns() - max(found.st_ctime_ns, found.st_mtime_ns) < YOUNG:
-        return ""
-    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"

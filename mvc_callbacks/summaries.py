@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mvc_callbacks.history import History, Row
-from mvc_callbacks.host_cache import cache_folder, open_database, place_of
+from mvc_callbacks.host_cache import cache_folder, open_database, place_of, stamp_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -244,24 +242,24 @@ class _Look:
         folder = f"{self._history.root}{os.sep}{run}"
         for name in self._names(run, folder):
             path = f"{folder}{os.sep}{name}"
-            stamp = _stamp(path)
+            stamp = stamp_of(path, young=YOUNG)
             known = self._known.get((run, name))
             if known is not None and known[0] == stamp and stamp:
                 count, newest, *others = known[1]
                 yield path, Summary(count, tuple(newest), *others)
                 continue
             summary = Summary.of(self._history.rows_of(Path(path)))
-            if stamp and _stamp(path) == stamp:
+            if stamp and stamp_of(path, young=YOUNG) == stamp:
                 self._new.append((run, name, stamp, json.dumps(summary, separators=(",", ":"))))
             yield path, summary
 
     def _names(self, run: str, folder: str) -> list[str]:
-        stamp = _stamp(folder, folder=True)
+        stamp = stamp_of(folder, folder=True, young=YOUNG)
         known = self._folders.get(run)
         if known is not None and known[0] == stamp and stamp:
             return known[1].split("/")
         names = [path.name for path in self._history.chunks(run)]
-        if stamp and names and _stamp(folder, folder=True) == stamp:
+        if stamp and names and stamp_of(folder, folder=True, young=YOUNG) == stamp:
             self._new_folders.append((run, stamp, "/".join(names)))
         return names
 
@@ -270,16 +268,3 @@ def _say(what: str, error: Exception) -> None:
     import logging  # `mvc log` is over before it would be loaded
 
     logging.getLogger(__name__).info("what the history comes to cannot be %s: %s", what, error)
-
-
-def _stamp(path: str, *, folder: bool = False) -> str:
-    """Return what changes when a file or a folder's names do; empty where that cannot be known yet."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return ""
-    if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
-        return ""
-    if time.time_ns() - max(found.st_ctime_ns, found.st_mtime_ns) < YOUNG:
-        return ""
-    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
