@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from typing import Any
@@ -18,6 +17,8 @@ _FLOAT = "$float"
 
 def digest_of(data: bytes | memoryview) -> str:
     """Return the SHA-256 of bytes, in 64 hex digits."""
+    import hashlib  # OpenSSL: a log, which trusts its history, is over before it would be loaded
+
     return hashlib.sha256(data).hexdigest()
 
 

@@ -271,4 +271,7 @@ def main() -> None:
     """Run ``mvc`` with the arguments of the process."""
     # Most commands are over before there is anything to collect; looking for it is a tenth of their time.
     gc.set_threshold(100_000, 50, 50)
-    mvc.main()
+    try:
+        mvc.main()
+    finally:
+        gc.freeze()  # else the interpreter goes through everything twice before it ends

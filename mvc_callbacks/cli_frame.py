@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -30,9 +29,9 @@ MOVED = 3  # the alias is not where --expect says: pipelines tell it from what f
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell sees of a program that SIGPIPE ended
 _F = TypeVar("_F", bound=Callable[..., Any])
+_S = TypeVar("_S", bound="StoreReader")
 
 
-@dataclass(slots=True)
 class Session:
     """What one call of ``mvc`` works with.
 
@@ -41,22 +40,28 @@ class Session:
         as_json: Whether JSON was asked for.
     """
 
-    path: str | None = None
-    as_json: bool = False
+    def __init__(self) -> None:
+        self.path: str | None = None
+        self.as_json = False
 
     @property
     def store(self) -> VersionStore:
         """The store; nothing is read yet."""
         from mvc_callbacks.store import VersionStore  # `mvc --help` needs no store
 
-        return VersionStore(self.path)
+        return self._shown(VersionStore(self.path))
 
     @property
     def reader(self) -> StoreReader:
         """The store for a command that only asks: what writes is not loaded for it."""
         from mvc_callbacks.store_reader import StoreReader
 
-        return StoreReader(self.path)
+        return self._shown(StoreReader(self.path))
+
+    @staticmethod
+    def _shown(store: _S) -> _S:
+        store.show_on_terminal()
+        return store
 
     @property
     def paint(self) -> Paint:

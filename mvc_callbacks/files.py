@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import re
 import stat
@@ -393,5 +392,7 @@ def map_file(path: Path) -> memoryview:
     with _opened(path) as (descriptor, size):
         if size == 0:  # an empty file cannot be mapped
             return memoryview(b"")
+        import mmap  # a listing of versions never needs it
+
         # Copy on write: frameworks take only writable memory without a copy, and no write may reach the file.
         return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))

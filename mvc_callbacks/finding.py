@@ -12,9 +12,10 @@ from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.refs import Ref, parse_ref
 from mvc_callbacks.rows import differs, row_of
-from mvc_callbacks.summaries import Extreme, Order, Summary, order_of
+from mvc_callbacks.summaries import Summary, order_of
+from mvc_callbacks.totals import Total
 
-__all__ = ["Finder", "best_by", "order_of", "watched_in"]
+__all__ = ["Finder", "order_of"]
 
 _SHOWN = 8
 
@@ -150,51 +151,47 @@ class Finder:
             raise UnknownRef(f"the store {self._layout.path} has no version yet")
         return max(rows, key=order_of)
 
-    def newest(
-        self, count: int, run: str | None = None, of: list[tuple[str, Summary]] | None = None
-    ) -> list[Row]:
+    def newest(self, count: int, run: str | None = None, total: Total | None = None) -> list[Row]:
         """Return the newest rows of a run or of all, newest first; only their databases are read.
 
         Args:
             count: How many.
             run: The run.
-            of: The summaries, where they are known already.
+            total: What they come to, where that is known already.
         """
         found: list[Row] = []
         order = order_of if run is None else _number_of
-        of = self._layout.summaries.of(run) if of is None else of
-        # Of two databases of one run, the later one has the larger numbers.
-        ordered = of[::-1] if run is not None else sorted(of, key=lambda each: each[1].newest, reverse=True)
-        for path, summary in ordered:
+        total = self._layout.totals.of(run) if total is None else total
+        for path, newest in total.databases:
             full = len(found) >= count
-            if full and (count == 0 or run is not None or order_of(found[-1]) > summary.newest):
+            if full and (count == 0 or run is not None or order_of(found[-1]) > newest):
                 break
-            rows = self._layout.history.rows_of(Path(path))
+            rows = self._layout.history.rows_of(Path(path), newest=count)
             found = sorted([*found, *rows], key=order, reverse=True)[:count]
         return found
 
     def _best(self, ref: Ref, text: str) -> Row:
         run = self._run(ref.name, text) if ref.name is not None else None
         while True:
-            summaries = [summary for _, summary in self._layout.summaries.of(run)]
-            metric, mode = self._criterion(ref, summaries, text)
-            winner = best_by(summaries, metric, mode)
+            total = self._layout.totals.of(run).summary
+            metric, mode = self._criterion(ref, total, text)
+            winner = total.best(metric, mode)
             if winner is None:
                 raise UnknownRef(
-                    f"{text!r}: no version with weights has the metric {metric!r}{_metrics(summaries)}"
+                    f"{text!r}: no version with weights has the metric {metric!r}{_metrics(total)}"
                 )
-            _warn_of_other_data(summaries, metric, text)
+            _warn_of_other_data(total, metric, text)
             row = self.by_id(winner.order[2], text)
             # Somebody may have pruned it since.
             if not any(each["what"] == "weights" for each in row["pruned"]):
                 return row
 
-    def _criterion(self, ref: Ref, summaries: list[Summary], text: str) -> tuple[str, str]:
-        watched = watched_in(summaries)
+    def _criterion(self, ref: Ref, total: Summary, text: str) -> tuple[str, str]:
+        watched = dict(total.watched())
         if ref.metric is not None:
-            if not any(ref.metric in summary.metrics for summary in summaries):
+            if ref.metric not in total.metrics:
                 raise UnknownRef(
-                    f"{text!r}: no version with weights has the metric {ref.metric!r}{_metrics(summaries)}"
+                    f"{text!r}: no version with weights has the metric {ref.metric!r}{_metrics(total)}"
                 )
             modes = {mode for name, mode in watched if name == ref.metric}
             if ref.mode is not None or len(modes) == 1:
@@ -205,7 +202,7 @@ class Finder:
         if not watched:
             raise UnknownRef(
                 f"{text!r}: no version with weights watched a metric; say which: 'best:METRIC:min'"
-                f"{_metrics(summaries)}"
+                f"{_metrics(total)}"
             )
         if len(watched) > 1:
             choices = ", ".join(
@@ -224,32 +221,11 @@ def _number_of(row: Row) -> int:
     return number
 
 
-def watched_in(summaries: Iterable[Summary]) -> dict[tuple[str, str], Order]:
-    """Return what versions with weights watched, to the order of the newest one that did."""
-    watched: dict[tuple[str, str], Order] = {}
-    for summary in summaries:
-        for monitor, order in summary.watched():
-            watched[monitor] = max(watched.get(monitor, order), order)
-    return watched
-
-
-def best_by(summaries: Iterable[Summary], metric: str, mode: str) -> Extreme | None:
-    """Return the best version with weights by a metric, the earliest of equal ones; None without one."""
-    sign = 1 if mode == "min" else -1
-    found = [summary.best(metric, mode) for summary in summaries]
-    return min(
-        (each for each in found if each is not None),
-        key=lambda each: (sign * each.value, each.order),
-        default=None,
-    )
-
-
-def _warn_of_other_data(summaries: Iterable[Summary], metric: str, text: str) -> None:
+def _warn_of_other_data(total: Summary, metric: str, text: str) -> None:
     """Warn where versions are compared that were not measured on the same data."""
     seen: dict[str, set[str]] = {}
-    for summary in summaries:
-        for name, digest in summary.metrics.get(metric, ()):
-            seen.setdefault(name, set()).add(digest)
+    for name, digest in total.metrics.get(metric, ()):
+        seen.setdefault(name, set()).add(digest)
     if any(len(digests) > 1 for digests in seen.values()):
         warnings.warn(
             f"{text!r} compares versions that were validated on different data: their metrics may not be "
@@ -260,8 +236,8 @@ def _warn_of_other_data(summaries: Iterable[Summary], metric: str, text: str) ->
         )
 
 
-def _metrics(summaries: Iterable[Summary]) -> str:
-    names = sorted({name for summary in summaries for name in summary.metrics})
+def _metrics(total: Summary) -> str:
+    names = sorted(total.metrics)
     return f"; known metrics: {', '.join(names[:_SHOWN])}" if names else ""
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mvc_callbacks import files
 from mvc_callbacks.canonical import decode, encode
@@ -61,14 +61,16 @@ _NESTED: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "state": {"tree": (str,), "digest": (str,), "tensors": (int,), "bytes": (int,), "untold": (list,)},
     "evaluations": {"id": (str,), "time": (str,), "kind_of": (str,), "metrics": (dict,), "data": (dict,)},
     "pruned": {"what": (str,), "time": (str,), "policy": (str,)},
+    "data": _FINGERPRINT,
 }
+_LISTED = ("parents", "weights", "state", "evaluations", "pruned")
+_SHAPES = 1024
 
 
 Told = dict[tuple[str, str], tuple[Row, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(NamedTuple):
     """One database as it was last read or written, so that a run's next version costs one row.
 
     It stands for the file only while the file has the very same bytes.
@@ -88,11 +90,11 @@ class _Held:
     checked: bool
 
 
-@dataclass(slots=True)
 class _Memory:
     """What is held; replaced as a whole, as several threads may ask."""
 
-    held: _Held | None = None
+    def __init__(self) -> None:
+        self.held: _Held | None = None
 
 
 def _encode(tables: Tables, known: Told) -> tuple[bytes, Told]:
@@ -187,9 +189,7 @@ def check_row(row: Row) -> None:
     Raises:
         ValueError: Naming the first one.
     """
-    for name, types in _TYPES.items():
-        if name not in row or not isinstance(row[name], types) or isinstance(row[name], bool):
-            raise ValueError(f"its {name!r} is missing or of a wrong type")
+    _refuse(_fault_of_row(tuple(row), tuple(map(type, row.values()))))
     notes = row.get("notes", [])  # rows have them only since there are some
     if not isinstance(notes, list) or not all(
         isinstance(each, dict)
@@ -205,13 +205,13 @@ def check_row(row: Row) -> None:
         len(monitor) == 2 and isinstance(monitor[0], str) and monitor[1] in _MODES
     ):
         raise ValueError("its monitor is no metric with 'min' or 'max'")
-    for name, fields in _NESTED.items():
+    for name in _LISTED:
         told = row[name]
         for each in told if isinstance(told, list) else [] if told is None else [told]:
-            _check_fields(each, fields, name)
+            _check_fields(each, name)
     for data in (row["data"], *(each["data"] for each in row["evaluations"])):
         for each in data.values():
-            _check_fields({**_UNTOLD, **each} if isinstance(each, dict) else each, _FINGERPRINT, "data")
+            _check_fields({**_UNTOLD, **each} if isinstance(each, dict) else each, "data")
     if not all(isinstance(each, str) for each in row["flags"]):
         raise ValueError("its 'flags' are no text")
 
@@ -219,21 +219,46 @@ def check_row(row: Row) -> None:
 def is_fingerprint(told: Any) -> bool:
     """Tell whether a value has the fields of a fingerprint."""
     try:
-        _check_fields({**_UNTOLD, **told} if isinstance(told, dict) else told, _FINGERPRINT, "data")
+        _check_fields({**_UNTOLD, **told} if isinstance(told, dict) else told, "data")
     except ValueError:
         return False
     return True
 
 
-def _check_fields(told: Any, types: Mapping[str, tuple[type, ...]], name: str) -> None:
+def _check_fields(told: Any, name: str) -> None:
     if not isinstance(told, dict):
         raise ValueError(f"its {name!r} is not told as an object")
-    for name_of, kinds in types.items():
-        if name_of not in told and type(None) in kinds and name != "weights":
+    _refuse(_fault_of_field(name, tuple(told), tuple(map(type, told.values()))))
+
+
+def _refuse(fault: str | None) -> None:
+    if fault is not None:
+        raise ValueError(fault)
+
+
+# Rows are of few shapes, and there may be 100 000 rows: each shape is looked at once.
+@functools.lru_cache(_SHAPES)
+def _fault_of_row(names: tuple[str, ...], types: tuple[type, ...]) -> str | None:
+    found = dict(zip(names, types, strict=True))
+    for name, kinds in _TYPES.items():
+        if name not in found or not _is_of(found[name], kinds):
+            return f"its {name!r} is missing or of a wrong type"
+    return None
+
+
+@functools.lru_cache(_SHAPES)
+def _fault_of_field(name: str, names: tuple[str, ...], types: tuple[type, ...]) -> str | None:
+    found = dict(zip(names, types, strict=True))
+    for name_of, kinds in _NESTED[name].items():
+        if name_of not in found and type(None) in kinds and name != "weights":
             continue
-        value = told.get(name_of)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ValueError(f"its {name!r} has a {name_of!r} that is missing or of a wrong type")
+        if not _is_of(found.get(name_of, type(None)), kinds):
+            return f"its {name!r} has a {name_of!r} that is missing or of a wrong type"
+    return None
+
+
+def _is_of(found: type, kinds: tuple[type, ...]) -> bool:
+    return issubclass(found, kinds) and (found is not bool or bool in kinds)
 
 
 class History:
@@ -325,7 +350,7 @@ class History:
         if held is None or held.tables is not tables or not held.checked:
             _rows_in(tables, storage.path)
             if held is not None and held.tables is tables:
-                self._memory.held = replace(held, checked=True)
+                self._memory.held = held._replace(checked=True)
         return tables
 
     def _write(self, storage: AtomicStorage, tables: Tables, rows: list[Row]) -> None:
@@ -345,18 +370,19 @@ class History:
         names = (name for name in files.list_names(folder) if name.endswith(".json"))
         return [folder / name for name in sorted(names, key=lambda name: (len(name), name))]
 
-    def rows_of(self, path: Path, *, borrow: bool = False) -> list[Row]:
+    def rows_of(self, path: Path, *, borrow: bool = False, newest: int | None = None) -> list[Row]:
         """Return the rows of one database, oldest first.
 
         Args:
             path: The database.
             borrow: Whether the caller changes nothing in them; what is held in memory is not read again then.
+            newest: Only so many, those with the largest numbers; the others are not looked at.
 
         Raises:
             CorruptHistory: If it cannot be believed.
         """
         storage = self._storage(path) if borrow else AtomicStorage(path, self._staging)
-        return _rows_in(storage.read() or {}, path)
+        return _rows_in(storage.read() or {}, path, newest=newest)
 
     def rows(self, run: str) -> Iterator[Row]:
         """Go through a run's rows, oldest first."""
@@ -382,11 +408,14 @@ class History:
         files.sync_folder(self.root)
 
 
-def _rows_in(tables: Tables, path: Path, wanted: Collection[int] | None = None) -> list[Row]:
-    """Return the rows of a database by number: all, or those that are wanted and there."""
+def _rows_in(
+    tables: Tables, path: Path, wanted: Collection[int] | None = None, newest: int | None = None
+) -> list[Row]:
+    """Return the rows of a database by number: all, the newest, or those that are wanted and there."""
     known = {int(key): each for key, each in tables.get(FINGERPRINTS, {}).items()}
     versions = tables.get(VERSIONS, {})
     numbers = sorted(map(int, versions) if wanted is None else wanted)
+    numbers = numbers if newest is None else numbers[max(len(numbers) - newest, 0) :]
     return [
         # A few may come from what is held, and go to somebody who changes them.
         _resolve(

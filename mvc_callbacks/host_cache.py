@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["cache_folder", "open_database", "place_of", "stamp_of"]
+__all__ = ["cache_folder", "keep_text", "open_database", "place_of", "recall_text", "stamp_of"]
 
 
 def cache_folder(name: str) -> Path:
@@ -24,12 +24,37 @@ def cache_folder(name: str) -> Path:
 def place_of(folder: Path) -> str:
     """Return a short name for a folder as this host sees it.
 
-    A copy of a store has its uuid but files of its own, and hosts may share a home folder.
+    A copy of a store has its uuid but files of its own, and hosts may share a home folder. Two of them with
+    one name would only take turns: what is remembered of a file is believed of that file alone.
     """
-    import hashlib
     import platform
+    import zlib  # a digest of `hashlib` would cost `mvc log` the loading of OpenSSL
 
-    return hashlib.sha256(os.fsencode(folder) + b"\0" + os.fsencode(platform.node())).hexdigest()[:12]
+    return f"{zlib.crc32(os.fsencode(folder)):08x}{zlib.crc32(os.fsencode(platform.node())):08x}"
+
+
+def keep_text(path: Path, text: str) -> None:
+    """Keep a text; where it cannot be kept nothing is lost."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            beside.write_text(text, "utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def recall_text(path: Path, largest: int) -> str:
+    """Return a text that was kept; empty where it is larger than that many bytes.
+
+    Raises:
+        OSError: If there is none.
+        ValueError: If it is no text.
+    """
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
+    return data.decode("utf-8") if len(data) <= largest else ""
 
 
 def open_database(path: Path, schema: str, *, largest: int) -> sqlite3.Connection:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mvc_callbacks import files
 from mvc_callbacks.canonical import decode, encode
@@ -25,6 +24,7 @@ from mvc_callbacks.history import History
 from mvc_callbacks.locks import StoreLock
 from mvc_callbacks.records import FORMAT, RecordFolder
 from mvc_callbacks.summaries import Summaries
+from mvc_callbacks.totals import Totals
 
 if TYPE_CHECKING:
     from mvc_callbacks.manifests import ManifestFolder
@@ -45,8 +45,7 @@ def default_path() -> Path:
     return Path(os.environ.get(VARIABLE) or DEFAULT).expanduser().absolute()
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(NamedTuple):
     """What writers tell each other; lost without harm.
 
     Attributes:
@@ -78,6 +77,7 @@ class Layout:
         self.events = RecordFolder(root / "events", "event", self.staging)
         self.history = History(root / "history", self.staging)
         self.summaries = Summaries(self.history, lambda: self.identity)
+        self.totals = Totals(self.history, self.summaries, lambda: self.identity)
         self.aliases_path = root / "aliases.json"
         self.lock = StoreLock(self.staging / "lock")
         self._checked = False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvc_callbacks.finding import Finder, best_by, order_of, watched_in
+from mvc_callbacks.finding import Finder, order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.summaries import Order
@@ -43,17 +43,16 @@ def overview(
         newest: How many.
         make: Makes a version of a row.
     """
-    found = layout.summaries.of(run)
-    summaries = [summary for _, summary in found]
+    total = layout.totals.of(run)
     best: dict[str, set[str]] = {}
-    for name, mode in watched_in(summaries):
-        winner = best_by(summaries, name, mode)
+    for (name, mode), _ in total.summary.watched():
+        winner = total.summary.best(name, mode)
         if winner is not None:
             best.setdefault(winner.order[2], set()).add(name)
     return Overview(
-        newest=[make(row) for row in finder.newest(newest, run, found)],
-        versions=sum(summary.versions for summary in summaries),
-        metrics=tuple(dict.fromkeys(name for summary in summaries for name in summary.names)),
+        newest=[make(row) for row in finder.newest(newest, run, total)],
+        versions=total.summary.versions,
+        metrics=tuple(total.summary.names),
         best={identity: frozenset(names) for identity, names in best.items()},
     )
 
@@ -61,9 +60,9 @@ def overview(
 def newest_runs(layout: Layout, count: int) -> dict[str, str]:
     """Return the runs with the newest versions, newest first: label to the id of its newest one."""
     newest: dict[str, Order] = {}
-    for path, summary in layout.summaries.of():
+    for path, order in layout.totals.of().databases:
         run = Path(path).parent.name
-        newest[run] = max(newest.get(run, summary.newest), summary.newest)
+        newest[run] = max(newest.get(run, order), order)
     ordered = sorted(newest, key=newest.__getitem__, reverse=True)[:count]
     return {run: newest[run][2] for run in ordered if newest[run][2]}
 

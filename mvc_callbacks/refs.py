@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mvc_callbacks.errors import BadName
 
@@ -19,8 +18,7 @@ _RESERVED = {"latest", "best", "last", "head", "none", "all"}
 SHORTEST_PREFIX = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     """A parsed ref.
 
     Attributes:

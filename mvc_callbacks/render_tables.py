@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from mvc_callbacks.errors import MVCError
 from mvc_callbacks.graph import branches, strands
@@ -46,8 +46,7 @@ _MOST_METRICS = 5
 _LONGEST_HEAD = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(NamedTuple):
     """What a log shows.
 
     Attributes:
@@ -61,12 +60,12 @@ class Log:
     """
 
     versions: Sequence[Version]
-    parents: Mapping[str, Version] = field(default_factory=dict)
-    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    best: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    parents: Mapping[str, Version] = {}
+    aliases: Mapping[str, Sequence[str]] = {}
+    best: Mapping[str, frozenset[str]] = {}
     metrics: Sequence[str] = ()
     graph: bool | None = None
-    remarks: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = {}
 
 
 def best_of(versions: Iterable[Version]) -> dict[str, frozenset[str]]:
@@ -197,8 +196,7 @@ def _widest(head: str, cells: Sequence[Cell]) -> int:
     return max(width_of(head), *(width_of(cell.text) for cell in cells))
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawn:
+class _Drawn(NamedTuple):
     own: Sequence[str]
     before: Sequence[Sequence[str]]
 

@@ -61,6 +61,10 @@ class StoreReader:
     def __hash__(self) -> int:
         return hash(self.path)
 
+    def show_on_terminal(self) -> None:
+        """Show on stderr, where that is a terminal, what takes long: for a command, which owns it."""
+        self._layout.summaries.terminal = True
+
     # --- asking ---
 
     def exists(self) -> bool:

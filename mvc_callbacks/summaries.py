@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mvc_callbacks.history import History, Row
 from mvc_callbacks.host_cache import cache_folder, open_database, place_of, stamp_of
+from mvc_callbacks.progress import progress_bar
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-__all__ = ["Extreme", "Order", "Summaries", "Summary", "order_of"]
+__all__ = ["Extreme", "Found", "Order", "Summaries", "Summary", "order_of"]
 
 FEW = 4
 """Databases that are read faster than the cache is opened."""
@@ -88,10 +89,37 @@ class Summary(NamedTuple):
         found = _Found()
         for row in rows:
             count += 1
-            newest = max(newest, order_of(row))
-            names.update(dict.fromkeys(row["metrics"]))
+            order = order_of(row)
+            newest = max(newest, order)
+            names |= dict.fromkeys(row["metrics"])
             if not any(each["what"] == "weights" for each in row["pruned"]):
-                found.add(row)
+                found.add(row, order)
+        return cls._of(count, newest, names, found)
+
+    @classmethod
+    def joined(cls, summaries: Iterable[Summary]) -> Summary:
+        """Make one of several: what all of them come to."""
+        count, newest = 0, (0, "", "")
+        names: dict[str, None] = {}
+        found = _Found()
+        for each in summaries:
+            count += each.versions
+            newest = max(newest, each.newest)
+            names |= dict.fromkeys(each.names)
+            for watched, order in each.watched():
+                found.monitors[watched] = max(found.monitors.get(watched, order), order)
+            for name in each.metrics:
+                found.metrics.setdefault(name, set()).update(
+                    (of, digest) for of, digest in each.metrics[name]
+                )
+                for kept, mode, sign in ((found.least, "min", 1), (found.most, "max", -1)):
+                    best = each.best(name, mode)
+                    if best is not None and _is_better(best, kept.get(name), sign):
+                        kept[name] = best
+        return cls._of(count, newest, names, found)
+
+    @classmethod
+    def _of(cls, count: int, newest: Order, names: Iterable[str], found: _Found) -> Summary:
         return cls(
             count,
             newest,
@@ -125,8 +153,7 @@ class _Found:
         self.most: dict[str, Extreme] = {}
         self.metrics: dict[str, set[tuple[str, str]]] = {}
 
-    def add(self, row: Row) -> None:
-        order = order_of(row)
+    def add(self, row: Row, order: Order) -> None:
         if row["monitor"]:
             watched = (row["monitor"][0], row["monitor"][1])
             self.monitors[watched] = max(self.monitors.get(watched, order), order)
@@ -141,13 +168,32 @@ class _Found:
                 seen.update(measured)
                 here = Extreme(value, order, row["number"])
                 for best, sign in ((self.least, 1), (self.most, -1)):
-                    known = best.get(name)
-                    if known is None or (sign * value, order) < (sign * known.value, known.order):
+                    if _is_better(here, best.get(name), sign):
                         best[name] = here
+
+
+def _is_better(here: Extreme, known: Extreme | None, sign: int) -> bool:
+    return known is None or (sign * here.value, here.order) < (sign * known.value, known.order)
 
 
 Database = tuple[str, str]
 """A run, and the name of one of its databases."""
+
+
+class Found(NamedTuple):
+    """The summary of one database.
+
+    Attributes:
+        path: The database.
+        summary: What it holds.
+        stamp: Changes when its file does; empty where that cannot be told.
+        folder: The same of its run's folder.
+    """
+
+    path: str
+    summary: Summary
+    stamp: str = ""
+    folder: str = ""
 
 
 class Summaries:
@@ -161,9 +207,11 @@ class Summaries:
     def __init__(self, history: History, identity: Callable[[], str]) -> None:
         self._history = history
         self._identity = identity
+        self.terminal = False
+        """Whether long reading is shown on the terminal too: a command owns it."""
 
-    def of(self, run: str | None = None) -> list[tuple[str, Summary]]:
-        """Return path and summary of all databases of a run, or of all.
+    def of(self, run: str | None = None) -> list[Found]:
+        """Return the summaries of all databases of a run, or of all.
 
         Raises:
             CorruptHistory: If one of them cannot be believed.
@@ -172,8 +220,8 @@ class Summaries:
         if len(runs) <= FEW:
             paths = [path for each in runs for path in self._history.chunks(each)]
             if len(paths) <= FEW:
-                return [(str(path), Summary.of(self._history.rows_of(path))) for path in paths]
-        return _Look(self._history, self._open()).of(runs)
+                return [Found(str(path), Summary.of(self._history.rows_of(path))) for path in paths]
+        return _Look(self._history, self._open(), self.terminal).of(runs)
 
     def _open(self) -> sqlite3.Connection | None:
         import sqlite3
@@ -187,18 +235,33 @@ class Summaries:
             return None
 
 
+class _Place(NamedTuple):
+    """A database, and its summary where that is known."""
+
+    run: str
+    name: str
+    stamp: str
+    folder: str
+    summary: Summary | None
+
+    @property
+    def bytes(self) -> int:
+        return int(self.stamp.split()[1]) if self.stamp else 0
+
+
 class _Look:
     """One look at all databases: what did not change is taken from the cache, the rest is read."""
 
-    def __init__(self, history: History, database: sqlite3.Connection | None) -> None:
+    def __init__(self, history: History, database: sqlite3.Connection | None, terminal: bool) -> None:
         self._history = history
         self._database = database
+        self._terminal = terminal
         self._folders: dict[str, tuple[str, str]] = {}
         self._known: dict[Database, tuple[str, list[Any]]] = {}
         self._new_folders: list[tuple[str, str, str]] = []
         self._new: list[tuple[str, str, str, str]] = []
 
-    def of(self, runs: list[str]) -> list[tuple[str, Summary]]:
+    def of(self, runs: list[str]) -> list[Found]:
         import sqlite3
 
         try:
@@ -206,7 +269,7 @@ class _Look:
                 self._recall(runs[0] if len(runs) == 1 else None)
         except (sqlite3.Error, ValueError) as error:
             _say("recalled", error)
-        found = [each for run in runs for each in self._run(run)]
+        found = self._read([each for run in runs for each in self._run(run)])
         try:
             if self._database is not None:
                 self._keep()
@@ -238,30 +301,51 @@ class _Look:
         self._database.executemany("INSERT OR REPLACE INTO summaries VALUES (?,?,?,?)", self._new)
         self._database.execute("COMMIT")
 
-    def _run(self, run: str) -> Iterator[tuple[str, Summary]]:
+    def _run(self, run: str) -> Iterator[_Place]:
         folder = f"{self._history.root}{os.sep}{run}"
-        for name in self._names(run, folder):
-            path = f"{folder}{os.sep}{name}"
-            stamp = stamp_of(path, young=YOUNG)
+        settled, names = self._names(run, folder)
+        for name in names:
+            stamp = stamp_of(f"{folder}{os.sep}{name}", young=YOUNG)
             known = self._known.get((run, name))
-            if known is not None and known[0] == stamp and stamp:
+            if known is None or not stamp or known[0] != stamp:
+                yield _Place(run, name, stamp, settled, None)
+            else:
                 count, newest, *others = known[1]
-                yield path, Summary(count, tuple(newest), *others)
-                continue
-            summary = Summary.of(self._history.rows_of(Path(path)))
-            if stamp and stamp_of(path, young=YOUNG) == stamp:
-                self._new.append((run, name, stamp, json.dumps(summary, separators=(",", ":"))))
-            yield path, summary
+                yield _Place(run, name, stamp, settled, Summary(count, tuple(newest), *others))
 
-    def _names(self, run: str, folder: str) -> list[str]:
+    def _names(self, run: str, folder: str) -> tuple[str, list[str]]:
+        """Return the stamp of a run's folder, and the names of its databases."""
         stamp = stamp_of(folder, folder=True, young=YOUNG)
         known = self._folders.get(run)
         if known is not None and known[0] == stamp and stamp:
-            return known[1].split("/")
+            return stamp, known[1].split("/")
         names = [path.name for path in self._history.chunks(run)]
-        if stamp and names and stamp_of(folder, folder=True, young=YOUNG) == stamp:
+        if not stamp or stamp_of(folder, folder=True, young=YOUNG) != stamp:
+            return "", names
+        if names:
             self._new_folders.append((run, stamp, "/".join(names)))
-        return names
+        return stamp, names
+
+    def _read(self, places: Sequence[_Place]) -> list[Found]:
+        """Read those databases that are not known."""
+        found = []
+        done, whole = 0, sum(each.bytes for each in places if each.summary is None)
+        with progress_bar("reading the history", None, terminal=self._terminal) as told:
+            for each in places:
+                path = f"{self._history.root}{os.sep}{each.run}{os.sep}{each.name}"
+                summary, stamp = each.summary, each.stamp
+                if summary is None:
+                    summary = Summary.of(self._history.rows_of(Path(path)))
+                    if stamp_of(path, young=YOUNG) != stamp:
+                        stamp = ""
+                    if stamp:
+                        text = json.dumps(summary, separators=(",", ":"))
+                        self._new.append((each.run, each.name, stamp, text))
+                    done += each.bytes
+                    if told is not None:
+                        told(done, whole)
+                found.append(Found(path, summary, stamp, each.folder))
+        return found
 
 
 def _say(what: str, error: Exception) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mvc_callbacks.errors import MVCError
-from mvc_callbacks.render_lists import RunLine
 from mvc_callbacks.render_tables import best_of
 from mvc_callbacks.versions import RunInfo, Version
 
 if TYPE_CHECKING:
+    from mvc_callbacks.render_lists import RunLine
     from mvc_callbacks.render_version import Page
     from mvc_callbacks.store_reader import StoreReader
 
@@ -102,6 +102,8 @@ def _without(record: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def run_lines_of(store: StoreReader) -> list[RunLine]:
     """Gather the lines of the table of runs, oldest first: one for each chain of resumed runs."""
+    from mvc_callbacks.render_lists import RunLine  # a log never needs it
+
     every = store.versions()
     by_id = {version.id: version for version in every}
     by_run: dict[str, list[Version]] = {}

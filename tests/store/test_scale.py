@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from store_kit import bits, chunk, commit, edit, expected, many, snapshot
 
-from mvc_callbacks import history, needs, summaries
+from mvc_callbacks import history, needs, progress, summaries
 from mvc_callbacks.errors import UnknownRef
 from mvc_callbacks.manifests import Manifest, ManifestFolder
 from mvc_callbacks.render_tables import best_of
@@ -81,6 +82,41 @@ def test_the_cost_of_looking_does_not_grow_with_the_store(
     assert len(set(costs)) == 1
 
 
+def test_while_nothing_changed_one_file_answers_for_all_databases(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, settled: None
+) -> None:
+    runs(store, 12)
+    store.open_run("empty", framework="torch")  # as a fit leaves it that saved nothing
+    before = VersionStore(store.path).overview(newest=4)
+    looks = counted(monkeypatch, summaries.Summaries, "of")
+    assert VersionStore(store.path).overview(newest=4)[1:] == before[1:]
+    assert VersionStore(store.path).get("best").number == 3
+    assert VersionStore(store.path).newest_runs(2) == store.newest_runs(2)
+    assert not looks
+    store.note("run-4/2", "the number of versions is the same")
+    VersionStore(store.path).overview()
+    assert len(looks) == 1
+
+
+def test_a_long_first_look_is_shown_to_who_waits_at_a_terminal(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, settled: None
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    runs(store, 12, 1)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    store.overview()  # a library does not write to a terminal by itself
+    assert terminal.getvalue() == ""
+    commit(store, "another", 1)
+    asked = VersionStore(store.path)
+    asked.show_on_terminal()
+    asked.overview()
+    assert "reading the history [####################]" in terminal.getvalue()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_summaries_answer_as_all_versions_do(store: VersionStore, seed: int) -> None:
     rng = random.Random(seed)
@@ -119,7 +155,9 @@ def test_what_changed_since_is_noticed(store: VersionStore) -> None:
     assert VersionStore(store.path).get("best").id == store.get("run-2/2").id
 
 
-@pytest.mark.parametrize("damage", [b"", b"no database" * 500, b"SQLite format 3\0" + bytes(5000)])
+@pytest.mark.parametrize(
+    "damage", [b"", b"no database" * 500, b"SQLite format 3\0" + bytes(5000), b"[]", b'{"runs": {}}']
+)
 def test_a_damaged_cache_changes_no_answer(
     store: VersionStore, damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: None
 ) -> None:
@@ -127,9 +165,9 @@ def test_a_damaged_cache_changes_no_answer(
     runs(store, 8, 2)
     store.prune("run-7/1")
     before = VersionStore(store.path).overview(newest=3)
-    caches = list((tmp_path / "cache").rglob("*.sqlite"))
-    assert len(caches) == 2
-    for path in (tmp_path / "cache").rglob("*.sqlite*"):
+    caches = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert sorted(path.name.partition("-")[0] for path in caches) == ["needs", "summaries", "totals"]
+    for path in caches:
         path.write_bytes(damage)
     assert VersionStore(store.path).overview(newest=3)[1:] == before[1:]
     VersionStore(store.path).prune("run-0/1")
