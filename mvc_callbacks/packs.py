@@ -14,7 +14,7 @@ from mvc_callbacks.tensors import ITEM_SIZE, STORED_AS_BYTES, Tensor, stored_for
 
 Buffer = bytes | bytearray | memoryview
 
-__all__ = ["SINGLE", "Entry", "pack_header", "parse_header", "tensor_at"]
+__all__ = ["SINGLE", "Place", "pack_header", "parse_header", "tensor_at"]
 
 SINGLE = "tensor"
 """The key of the only tensor of an object that is named by its tensor digest."""
@@ -25,7 +25,7 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Place:
     """Where one tensor lies.
 
     Attributes:
@@ -73,7 +73,7 @@ def pack_header(tensors: Iterable[tuple[str, Tensor]]) -> tuple[bytes, list[tupl
     return len(text).to_bytes(8, "little") + text, [(key, forms[key][0]) for key in header]
 
 
-def parse_header(data: Buffer, file_size: int, *, what: str = "object") -> dict[str, Entry]:
+def parse_header(data: Buffer, file_size: int, *, what: str = "object") -> dict[str, Place]:
     """Read the header of a safetensors file that anybody may have written.
 
     Nothing is allocated for what the header claims before the claim is checked against the file's size.
@@ -109,7 +109,7 @@ def parse_header(data: Buffer, file_size: int, *, what: str = "object") -> dict[
     return _checked_layout(entries, 8 + length, file_size, what)
 
 
-def _entry(key: str, value: Any, base: int, what: str) -> Entry:
+def _entry(key: str, value: Any, base: int, what: str) -> Place:
     if not isinstance(value, dict) or value.keys() != _FIELDS:
         raise CorruptObject(f"{what}: the entry {key[:80]!r} is not a tensor's")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
@@ -119,14 +119,14 @@ def _entry(key: str, value: Any, base: int, what: str) -> Entry:
         raise CorruptObject(f"{what}: {key[:80]!r} has a shape or offsets that are no sizes")
     if offsets[1] - offsets[0] != math.prod(shape) * ITEM_SIZE[dtype]:
         raise CorruptObject(f"{what}: the bytes of {key[:80]!r} are not as many as its shape needs")
-    return Entry(dtype, tuple(shape), base + offsets[0], base + offsets[1])
+    return Place(dtype, tuple(shape), base + offsets[0], base + offsets[1])
 
 
 def _is_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(each) is int and 0 <= each < 2**63 for each in value)
 
 
-def _checked_layout(entries: dict[str, Entry], at: int, file_size: int, what: str) -> dict[str, Entry]:
+def _checked_layout(entries: dict[str, Place], at: int, file_size: int, what: str) -> dict[str, Place]:
     ordered = sorted(entries.items(), key=lambda item: (item[1].start, item[1].end))
     for key, entry in ordered:
         if entry.start != at:
@@ -138,7 +138,7 @@ def _checked_layout(entries: dict[str, Entry], at: int, file_size: int, what: st
 
 
 def tensor_at(
-    data: memoryview, entry: Entry, dtype: str, shape: Sequence[int], *, what: str = "object"
+    data: memoryview, entry: Place, dtype: str, shape: Sequence[int], *, what: str = "object"
 ) -> Tensor:
     """Return a tensor of a mapped file, without a copy, as the dtype and shape that a manifest claims.
 

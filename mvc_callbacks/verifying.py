@@ -15,11 +15,11 @@ from mvc_callbacks.errors import CorruptHistory, CorruptObject, MissingObject, M
 from mvc_callbacks.finding import order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout
-from mvc_callbacks.manifests import Manifest
+from mvc_callbacks.manifests import Entry, Manifest
 from mvc_callbacks.objects import Suffix
-from mvc_callbacks.packs import SINGLE, parse_header, tensor_at
+from mvc_callbacks.packs import SINGLE, Place, parse_header, tensor_at
 from mvc_callbacks.rows import by_version, differs, is_event, is_told, row_of
-from mvc_callbacks.writing import looks_whole
+from mvc_callbacks.writing import header_if_whole, holds
 
 __all__ = ["Problem", "Report", "Verifier"]
 
@@ -103,7 +103,9 @@ class Verifier:
         self._users: dict[File, list[tuple[str, str]]] = {}
         self._bad: dict[File, tuple[str, str]] = {}
         self._manifests: dict[str, Manifest] = {}
-        self._forms: dict[tuple[str, str], tuple[str, tuple[int, ...]]] = {}
+        self._entries: dict[str, list[tuple[str, Entry]]] = {}  # object to what manifests look for in it
+        self._states: dict[str, list[str]] = {}  # manifest to the versions that need it
+        self._untrue: list[tuple[str, Entry]] = []
         self._runs: dict[str, Any] = {}
 
     def verify(self, *, full: bool, progress: Callable[[int, int], None] | None = None) -> Report:
@@ -152,6 +154,7 @@ class Verifier:
                 read += size
                 if progress is not None:
                     progress(done, len(self._users))
+        self._blame_manifests()
         return len(rows), read
 
     def _rows(self) -> list[Row]:
@@ -252,13 +255,15 @@ class Verifier:
         try:
             if digest not in self._manifests:
                 self._manifests[digest] = self._layout.manifests.read(digest)
+                for entry in self._manifests[digest].entries:
+                    self._entries.setdefault(entry.object, []).append((digest, entry))
         except (MVCError, OSError) as error:
             kind = "missing" if isinstance(error, MissingObject) else "damaged"
             self._problems.append(Problem(kind, f"manifests/{digest}", str(error), (identity,)))
             return
+        self._states.setdefault(digest, []).append(identity)
         for entry in self._manifests[digest].entries:
             self._use(entry.object, ".safetensors", identity, f"{prefix}{entry.name}")
-            self._forms[entry.object, entry.digest] = (entry.dtype, entry.shape)
 
     def _use(self, digest: str, suffix: Suffix, identity: str, tensor: str) -> None:
         self._users.setdefault((digest, suffix), []).append((identity, tensor))
@@ -267,8 +272,12 @@ class Verifier:
         try:
             if self._layout.objects.size_of(*file) is None:
                 self._bad[file] = ("missing", "is missing")
-            elif file[1] == ".safetensors" and not looks_whole(self._layout, file[0]):
-                self._bad[file] = ("damaged", "is damaged")
+            elif file[1] == ".safetensors":
+                header = header_if_whole(self._layout, file[0])
+                if header is None:
+                    self._bad[file] = ("damaged", "is damaged")
+                else:
+                    self._compare(file[0], header)
         except (MVCError, OSError) as error:
             self._bad[file] = ("unreadable", f"cannot be read ({error})")
         return 0
@@ -297,12 +306,32 @@ class Verifier:
     def _check_tensors(self, digest: str, data: memoryview) -> None:
         """Hash the tensors of a pack: its name says what was written, not that the keys in it are true."""
         what = f"objects/{digest}"
-        for key, place in parse_header(data, len(data), what=what).items():
-            form = self._forms.get((digest, key))
-            if key == SINGLE or form is None:
+        header = parse_header(data, len(data), what=what)
+        wanted = {entry.digest for _, entry in self._entries[digest]}
+        for key, place in header.items():
+            if key == SINGLE or key not in wanted:
                 continue
-            if tensor_at(data, place, *form, what=what).digest() != key:
+            if tensor_at(data, place, place.dtype, place.shape, what=what).digest() != key:
                 raise CorruptObject(f"{what} has a tensor that is not what its key says")
+        self._compare(digest, header)
+
+    def _compare(self, digest: str, header: Mapping[str, Place]) -> None:
+        """Note what manifests look for in an object that does not have it: then it is they that are wrong."""
+        self._untrue += [each for each in self._entries[digest] if not holds(header, each[1])]
+
+    def _blame_manifests(self) -> None:
+        untrue: dict[str, list[Entry]] = {}
+        for digest, entry in self._untrue:
+            untrue.setdefault(digest, []).append(entry)
+        for digest, entries in untrue.items():
+            text = (
+                f"manifests/{digest[:2]}/{digest}.json looks for {entries[0].name!r:.80} in "
+                f"objects/{entries[0].object[:12]}, which does not hold it; saving the same tensors again "
+                "heals it"
+            )
+            versions = tuple(dict.fromkeys(self._states[digest]))
+            names = tuple(entry.name for entry in entries)[:_SHOWN]
+            self._problems.append(Problem("damaged", f"manifests/{digest}", text, versions, names))
 
     def _set_aside(self, file: File) -> str | None:
         """Move a damaged object out of the way, where this may be done.

@@ -19,10 +19,10 @@ from mvc_callbacks.errors import (
 )
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Entry, Manifest
-from mvc_callbacks.packs import SINGLE, pack_header, parse_header
-from mvc_callbacks.tensors import State, Tensor, weights_digest
+from mvc_callbacks.packs import SINGLE, Place, pack_header, parse_header
+from mvc_callbacks.tensors import State, Tensor, stored_form, weights_digest
 
-__all__ = ["Written", "is_whole", "looks_whole", "write_state"]
+__all__ = ["Written", "header_if_whole", "holds", "is_whole", "write_state"]
 
 # From here on a tensor is an object of its own. Measured: below, the file's own costs outweigh what sharing
 # saves.
@@ -167,51 +167,63 @@ def _known_places(
     A pack of the last version of which less than half is still of use is not referred to: what is of use is
     written again, so that the rest goes with the version that needs it.
     """
-    known: dict[str, list[str]] = {}
+    known: dict[str, list[Entry]] = {}
     for manifest in (existing, previous):
         for entry in manifest.entries if manifest is not None else ():
             if entry.digest in by_digest:
-                known.setdefault(entry.digest, []).append(entry.object)
-    places = list({place for each in known.values() for place in each})
-    sizes = dict(zip(places, pool.map(lambda place: _size_if_whole(layout, place), places), strict=True))
+                known.setdefault(entry.digest, []).append(entry)
+    places = list({entry.object for each in known.values() for entry in each})
+    headers = dict(
+        zip(places, pool.map(lambda place: header_if_whole(layout, place), places), strict=True)
+    )
     found = {
-        digest: place
+        digest: entry.object
         for digest, each in known.items()
-        if (place := next((place for place in each if sizes[place] is not None), None)) is not None
+        if (entry := next((entry for entry in each if holds(headers[entry.object], entry)), None)) is not None
     }
     same = {entry.object for entry in existing.entries} if existing is not None else set()
     used: Counter[str] = Counter()
     for digest, place in found.items():
         used[place] += by_digest[digest].nbytes
-    left = {place for place in used if place not in same and 2 * used[place] < (sizes[place] or 0)}
+    left = {place for place in used if place not in same and 2 * used[place] < _bytes_in(headers[place])}
     return {digest: place for digest, place in found.items() if place not in left}
 
 
-def looks_whole(layout: Layout, digest: str) -> bool:
-    """Tell whether an object of tensors is there and as long as its header says; its bytes are not hashed.
+def header_if_whole(layout: Layout, digest: str) -> Mapping[str, Place] | None:
+    """Return what an object of tensors holds, None where it is missing or not as long as its header says.
 
-    A file that was cut, emptied or zeroed is none: the next save of its tensors heals it.
+    Its bytes are not hashed. A file that was cut, emptied or zeroed holds nothing: the next save of its
+    tensors heals it.
     """
-    return _size_if_whole(layout, digest) is not None
-
-
-def _size_if_whole(layout: Layout, digest: str) -> int | None:
-    """Return the bytes of an object's tensors, None where it is damaged or missing."""
     path = layout.objects.path_of(digest)
     try:
         data = files.map_file(path)
-        entries = parse_header(data, len(data), what=str(path))
+        header = parse_header(data, len(data), what=str(path))
     except (MissingObject, UnsafeFile, CorruptObject):
         return None
-    if SINGLE in entries and len(entries) > 1:
-        return None
-    return sum(entry.end - entry.start for entry in entries.values())
+    return None if SINGLE in header and len(header) > 1 else header
+
+
+def holds(header: Mapping[str, Place] | None, entry: Entry) -> bool:
+    """Tell whether an object with this header has the tensor that a manifest looks for in it.
+
+    A manifest is believed for what its digest covers, and where a tensor lies is no part of that.
+    """
+    place = (header or {}).get(SINGLE if entry.object == entry.digest else entry.digest)
+    return place is not None and (place.dtype, place.shape) == stored_form(entry.dtype, entry.shape)
+
+
+def _bytes_in(header: Mapping[str, Place] | None) -> int:
+    return sum(place.end - place.start for place in (header or {}).values())
 
 
 def is_whole(layout: Layout, digest: str) -> bool:
-    """Tell whether the manifest of a state can be read, and every object that it names be opened."""
+    """Tell whether the manifest of a state can be read, and every tensor be found where it says."""
     manifest = _existing(layout, digest)
-    return manifest is not None and all(looks_whole(layout, each) for each in manifest.objects)
+    if manifest is None:
+        return False
+    headers = {each: header_if_whole(layout, each) for each in manifest.objects}
+    return all(holds(headers[entry.object], entry) for entry in manifest.entries)
 
 
 def _packs(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvc_callbacks.errors import CorruptObject
-from mvc_callbacks.packs import SINGLE, Entry, pack_header, parse_header, tensor_at
+from mvc_callbacks.packs import SINGLE, Place, pack_header, parse_header, tensor_at
 from mvc_callbacks.tensors import ITEM_SIZE, Tensor, stored_form
 
 
@@ -35,7 +35,7 @@ def file_of(header: Any, data: bytes = b"", *, length: int | None = None) -> byt
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
-def parsed(data: bytes) -> dict[str, Entry]:
+def parsed(data: bytes) -> dict[str, Place]:
     return parse_header(data, len(data))
 
 

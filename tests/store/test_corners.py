@@ -48,7 +48,7 @@ from mvc_callbacks.rows import apply_event, row_of, version_of
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.tensors import State, Tensor
-from mvc_callbacks.writing import looks_whole
+from mvc_callbacks.writing import header_if_whole
 
 
 def event(store: VersionStore, **fields: Any) -> str:
@@ -612,7 +612,7 @@ def test_a_file_of_one_tensor_and_others_is_no_object(store: VersionStore) -> No
     path = store._layout.objects.path_of(digest_of(data))
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    assert not looks_whole(store._layout, digest_of(data))
+    assert header_if_whole(store._layout, digest_of(data)) is None
 
 
 # --- what hardly happens ---

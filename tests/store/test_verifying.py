@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from mvc_callbacks.errors import (
     UnsafeFile,
     UnsupportedFormat,
 )
+from mvc_callbacks.rows import row_of
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.store import VersionStore
-from mvc_callbacks.tensors import State
+from mvc_callbacks.tensors import State, weights_digest
 from mvc_callbacks.versions import Fingerprint, Version
 
 
@@ -391,3 +393,74 @@ def test_json_of_a_report_is_plain(store: VersionStore) -> None:
     object_of(store, first, "w").unlink()
     assert json.loads(json.dumps(store.verify().to_dict()))["problems"][0]["kind"] == "missing"
     assert chunk(store).exists()
+
+
+def point_elsewhere(told: dict[str, Any]) -> None:
+    """Let a manifest look for what trains in the pack of another group."""
+    for each in told["tensors"]:
+        if each["name"] in ("w", "b"):
+            each["parts"] = [{"in": (each["parts"][0]["in"] + 1) % len(told["objects"])}]
+
+
+def test_a_manifest_that_looks_for_a_tensor_where_it_is_not_is_told_and_healed(store: VersionStore) -> None:
+    """Where a tensor lies is no part of a weights digest: a stranger, or one flipped digit, may say it wrongly."""
+    first, second, _ = three(store)
+    edit(store._layout.manifests.path_of(first.weights.digest), point_elsewhere)
+    with pytest.raises(CorruptObject, match="does not hold the tensor"):
+        store.tensors(first)
+    before = objects(store)
+    for full in (False, True):
+        (problem,) = store.verify(full=full).problems
+        assert (problem.kind, problem.what) == ("damaged", f"manifests/{first.weights.digest}")
+        assert problem.versions == (first.id,)
+        assert problem.tensors == ("w", "b")
+        assert "saving the same tensors again heals it" in problem.text
+    assert objects(store) == before  # the packs are what they should be
+    assert bits(store, second) == expected(snapshot(2))
+    commit_again(store)
+    assert bits(store, first) == expected(snapshot(1, more={"big": large(1)}))
+    assert store.verify(full=True).ok
+
+
+def test_a_save_beside_a_prune_relies_on_no_manifest_that_looks_where_its_tensors_are_not(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prune went on meanwhile, so everything is looked at again before the version counts."""
+    commit(store, "base", 2)
+    run = store.open_run("more", framework="torch")
+    write = run._write_record
+
+    def meanwhile(*args: Any) -> Any:
+        told = write(*args)
+        monkeypatch.undo()
+        edit(store._layout.manifests.path_of(told[1]["weights"]["digest"]), point_elsewhere)
+        VersionStore(store.path).prune("base/1")
+        return told
+
+    monkeypatch.setattr(run, "_write_record", meanwhile)
+    version = run.commit(snapshot(5))
+    assert bits(store, version) == expected(snapshot(5))
+
+
+def test_a_manifest_that_tells_another_form_hurts_nobody_else(store: VersionStore) -> None:
+    """A stranger's manifest agrees with its own digest, and takes floats of a pack for whole numbers."""
+    first, second, _ = three(store)
+    layout = store._layout
+    told = layout.manifests.read(first.weights.digest)
+    entries = tuple(
+        replace(each, dtype="I32") if each.name == "frozen" else each for each in told.entries
+    )
+    digest = weights_digest((each.name, each.dtype, each.shape, each.digest) for each in entries)
+    layout.manifests.write(replace(told, digest=digest, entries=entries))
+    record = {**layout.versions.read(first.id), "number": 3, "sequence": 9}
+    record["weights"] = {**record["weights"], "digest": digest}
+    strange = layout.versions.write(record)
+    layout.history.append("base", row_of(strange, layout.versions.read(strange)))
+    with pytest.raises(CorruptObject, match="the manifest says I32"):
+        store.tensors(strange)
+    for full in (False, True):
+        (problem,) = store.verify(full=full).problems
+        assert (problem.kind, problem.what) == ("damaged", f"manifests/{digest}")
+        assert (problem.versions, problem.tensors) == ((strange,), ("frozen",))
+    assert bits(store, first) == expected(snapshot(1, more={"big": large(1)}))
+    assert bits(store, second) == expected(snapshot(2))
