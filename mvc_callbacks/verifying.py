@@ -122,8 +122,9 @@ class Verifier:
             epoch = self._layout.shared().epoch
             self._begin()
             rows, read = self._look(full, progress)
-            # What a prune took meanwhile is not missing.
-            if not (self._problems or self._bad) or self._layout.shared().epoch == epoch:
+            if not (self._problems or self._bad) or self._look_again(full):
+                break
+            if self._layout.shared().epoch == epoch:  # else what a prune took meanwhile is not missing
                 break
         for file, (kind, text) in self._bad.items():
             done = self._set_aside(file) if full and kind == "damaged" else ""
@@ -131,6 +132,24 @@ class Verifier:
                 self._blame(kind, file, f"{text}{done}")
         problems = sorted(self._problems, key=lambda each: (each.kind, each.what, each.text))
         return Report(tuple(problems), rows, len(self._users), read, full)
+
+    def _look_again(self, full: bool) -> bool:
+        """Look again while nobody prunes: what went meanwhile with its version is not missing.
+
+        Returns:
+            Whether that can be done: who may only read has no lock.
+        """
+        damaged = {file: bad for file, bad in self._bad.items() if bad[0] != "missing"}
+        try:
+            self._layout.make_staging()
+            with self._layout.lock("verifying again what is wrong"):
+                self._begin()
+                self._look(False, None)
+        except (MVCError, OSError):
+            return False
+        if full:
+            self._bad.update((file, bad) for file, bad in damaged.items() if file in self._users)
+        return True
 
     def _look(self, full: bool, progress: Callable[[int, int], None] | None) -> tuple[int, int]:
         recorded = self._recorded()  # before the rows: a version that is added meanwhile is not lost

@@ -14,10 +14,11 @@ import pytest
 from store_kit import bits, expected
 from torture_kit import TORTURE, check, disk, figure, shot, stride
 
-from mvc_callbacks import locks, writing
+from mvc_callbacks import locks, verifying, writing
 from mvc_callbacks.errors import MVCError
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.store import VersionStore
+from mvc_callbacks.verifying import Report
 
 _PATIENCE = 60
 
@@ -133,6 +134,7 @@ class Scheduler:
 def _one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "LARGE", 32)
     monkeypatch.setattr(writing, "ThreadPoolExecutor", _AtOnce)
+    monkeypatch.setattr(verifying, "ThreadPoolExecutor", _AtOnce)
 
 
 class _Clock:
@@ -202,6 +204,53 @@ def test_bad_input_49_a_save_beside_a_prune_is_whole_whatever_the_order(
         _play(plan, base.path, tmp_path / f"turns{length}", monkeypatch)
         tried += 1
     figure("interleavings of a save and a prune", tried)
+
+
+def _verify_beside(
+    plan: list[tuple[int, int]], base: Path, path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> Scheduler:
+    """Verify what is being pruned; whatever the order, nothing is told that is not so."""
+    shutil.copytree(base, path)
+    there, pruning = VersionStore(path), VersionStore(path)
+    victims = [version.id for version in pruning.versions("victim")]
+    reports: list[Report] = []
+
+    def prune() -> None:
+        for identity in victims:
+            pruning.prune(identity)
+
+    scheduler = Scheduler(plan)
+    with monkeypatch.context() as patch, disk(scheduler.operation):
+        patch.setattr(locks, "time", _Clock(scheduler))
+        scheduler.run(lambda: reports.append(there.verify(full=full)), prune)
+    assert reports[0].ok, reports[0].problems
+    shutil.rmtree(path)
+    return scheduler
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["quick", "full"])
+def test_a_verification_beside_a_prune_tells_nothing_that_is_not_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    base = VersionStore(tmp_path / "base")
+    run = base.open_run("victim", framework="torch")
+    for seed in (1, 2):
+        run.commit(shot(seed))
+    base.open_run("other", framework="torch").commit(shot(3))
+    alone = _verify_beside([], base.path, tmp_path / "alone", monkeypatch, full)
+    verifies, prunes = alone.operations
+    step = 3 + stride() // 3 if TORTURE else 23
+    tried = 0
+    for first in range(1, prunes, step):  # the prune is stopped once, the verification goes so far
+        for second in [*range(1, verifies, 2 * step), 10_000]:
+            plan = [(1, first), (0, second), (1, 10_000)]
+            _verify_beside(plan, base.path, tmp_path / f"{first}-{second}", monkeypatch, full)
+            tried += 1
+    for first in range(1, verifies, step):
+        plan = [(0, first), (1, prunes // 2), (0, 10_000)]
+        _verify_beside(plan, base.path, tmp_path / f"r{first}", monkeypatch, full)
+        tried += 1
+    figure("interleavings of a verification and a prune", tried)
 
 
 def test_the_scheduler_sees_a_prune_that_does_not_tell_others(
