@@ -93,14 +93,18 @@ class AliasTable:
     def undo_target(self, name: str) -> str:
         """Return where an alias pointed before its last promotion that was not undone.
 
+        A removal is an end: an alias that was made again does not go back beyond it.
+
         Raises:
             UnknownRef: If there is nothing to go back to.
         """
         places: list[str] = []
         for move in self.log(name):
-            if move.how == "rollback":
+            if move.id is None:
+                places = []
+            elif move.how == "rollback":
                 places = places[:-1]
-            elif move.id is not None:
+            else:
                 places.append(move.id)
         if not places:
             raise UnknownRef(f"there is no alias {name!r}; `mvc aliases` lists them")
@@ -126,7 +130,10 @@ class AliasTable:
             row = {**{field: event[field] for field in _FIELDS}, "event": identity, "turn": event["turn"]}
             database.table("log").insert(Document(row, doc_id=max(map(int, log), default=0) + 1))
             current = database.table("aliases")
-            current.upsert({"name": event["name"], "id": event["id"]}, where("name") == event["name"])
+            if event["id"] is None:
+                current.remove(where("name") == event["name"])
+            else:
+                current.upsert({"name": event["name"], "id": event["id"]}, where("name") == event["name"])
 
     def replace(self, events: list[tuple[str, Mapping[str, Any]]]) -> None:
         """Write all anew from alias events. Hold the store's lock."""

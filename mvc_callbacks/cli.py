@@ -256,7 +256,7 @@ def _further() -> Iterable[click.Command]:
     from mvc_callbacks import cli_changes, cli_files
 
     yield from (cli_files.report, cli_files.export, cli_files.import_, cli_files.identify)
-    yield from (cli_changes.promote, cli_changes.rollback, cli_changes.note)
+    yield from (cli_changes.promote, cli_changes.rollback, cli_changes.remove_alias, cli_changes.note)
     yield from (cli_changes.prune, cli_changes.delete, cli_changes.rebuild)
 
 

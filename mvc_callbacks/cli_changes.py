@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mvc_callbacks.store import VersionStore
     from mvc_callbacks.versions import Version
 
-__all__ = ["delete", "note", "promote", "prune", "rebuild", "rollback"]
+__all__ = ["delete", "note", "promote", "prune", "rebuild", "remove_alias", "rollback"]
 
 _expect = click.option(
     "--expect", metavar="REF", help="Only if it points there now; - if it must be new. Else exit with 3."
@@ -47,6 +47,29 @@ def rollback(session: Session, name: str, why: str, expect: str | None) -> None:
     store = session.store
     before = store.aliases().get(name)
     _say_moved(session, store, name, before, store.rollback(name, why=why, expect=expect))
+
+
+@click.command("remove-alias", epilog='Example: mvc remove-alias staging -m "nobody serves it"')
+@click.argument("name")
+@click.option("-m", "--why", default="", metavar="TEXT", help="Why; kept in the alias's log.")
+@click.option("--expect", metavar="REF", help="Only if it points there now. Else exit with 3.")
+@json_option
+@store_option
+@click.pass_obj
+def remove_alias(session: Session, name: str, why: str, expect: str | None) -> None:
+    """Remove the alias NAME; the version that it points to stays."""
+    from mvc_callbacks.cli_reports import unnamed
+    from mvc_callbacks.viewing import versions_of
+
+    store = session.store
+    move = store.remove_alias(name, why=why, expect=expect)
+    known = versions_of(store, [move.previous] if move.previous else [])
+    if session.as_json:
+        version = known.get(str(move.previous))
+        place = {"run": version.run if version else None, "number": version.number if version else None}
+        session.tell({"name": name, "id": None, **place, "previous": move.previous})
+    else:
+        session.say(unnamed(move, known))
 
 
 @click.command(epilog='Example: mvc note best "trained before the labels were repaired"')

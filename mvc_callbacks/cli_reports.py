@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mvc_callbacks.render import clean, count, short, size
-from mvc_callbacks.versions import Version
+from mvc_callbacks.versions import AliasMove, Version
 
 if TYPE_CHECKING:
     from mvc_callbacks.pruning import PruneReport
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mvc_callbacks.verifying import Report
     from mvc_callbacks.weight_files import Identified
 
-__all__ = ["identified", "moved", "named", "rebuilt", "removed", "verified"]
+__all__ = ["identified", "moved", "named", "rebuilt", "removed", "unnamed", "verified"]
 
 _MOST = 20
 
@@ -38,6 +38,11 @@ def moved(name: str, before: str | None, after: str, known: Mapping[str, Version
         else f"it was {_name(before, known)}"
     )
     yield f"{clean(name, 64)} -> {_name(after, known)}; {was}"
+
+
+def unnamed(move: AliasMove, known: Mapping[str, Version]) -> Iterator[str]:
+    """Tell that an alias is gone, and from where."""
+    yield f"removed the alias {clean(move.name, 64)}; it was {_name(str(move.previous), known)}, which stays"
 
 
 def removed(report: PruneReport, did: str, what: str, known: Mapping[str, Version]) -> Iterator[str]:

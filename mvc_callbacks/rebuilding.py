@@ -31,7 +31,7 @@ class RebuildReport:
     Attributes:
         versions: Number of versions in the new history.
         runs: Number of runs.
-        aliases: Number of aliases.
+        aliases: Number of aliases; 0 where only one run was made again.
         left_out: Ids of records that were not adopted, with the reason.
         problems: What could not be believed, and what else a person should know; one line each.
     """
@@ -95,16 +95,17 @@ class Rebuilder:
                 self._keep_old(run, {row["id"] for row in by_run.get(run, ())} | deleted)
             for run, each in left.items():
                 layout.history.replace(run, each)
+            aliases = 0
             if only is None:
                 self._finish_deletions(deleted, left)
-                self.rebuild_aliases(events)
+                aliases = self.rebuild_aliases(events)
                 newest = max(rows, key=order_of, default=None)
                 if newest is not None:
                     layout.share(Shared(uuid.uuid4().hex, newest["sequence"], newest["run"]))
             return RebuildReport(
                 sum(map(len, left.values())),
                 len(left),
-                len({event["name"] for _, event in events if event["event"] == "alias"}),
+                aliases,
                 tuple(left_out),
                 tuple(dict.fromkeys(self._problems)),
             )
@@ -258,8 +259,8 @@ class Rebuilder:
     def _keep(self, path: Path) -> None:
         files.keep_beside(path, path.with_name(f"{path.name}{_KEPT}"), self._layout.staging)
 
-    def rebuild_aliases(self, events: list[tuple[str, Mapping[str, Any]]] | None = None) -> None:
-        """Make the aliases again. Hold the store's lock.
+    def rebuild_aliases(self, events: list[tuple[str, Mapping[str, Any]]] | None = None) -> int:
+        """Make the aliases again, and return how many there are. Hold the store's lock.
 
         Args:
             events: All events, where they were read already.
@@ -275,12 +276,15 @@ class Rebuilder:
             self._keep(path)
         told = self._events() if events is None else events
         table.replace([(identity, event) for identity, event in told if event["event"] == "alias"])
-        for name, identity in table.current().items():
-            if before.get(name, identity) != identity:
+        after = table.current()
+        for name, identity in before.items():
+            if after.get(name) != identity:
+                where = f"points to {after[name][:12]}" if name in after else "is removed"
                 self._problems.append(
-                    f"the alias {name} points to {identity[:12]}, as its last event says, and no longer to "
-                    f"{before[name][:12]}; `mvc alias-log {name}` tells who moved it"
+                    f"the alias {name} {where}, as its last event says, and points no longer to "
+                    f"{identity[:12]}; `mvc alias-log {name}` tells who moved it"
                 )
+        return len(after)
 
 
 def _deleted(events: Iterable[tuple[str, Mapping[str, Any]]]) -> set[str]:

@@ -376,7 +376,8 @@ class VersionStore(AliasMover):
             for name, identity in self._whole_aliases().current().items():
                 if identity in ids:
                     raise BadName(
-                        f"the alias {name!r} points into the run {label!r}: promote another version first"
+                        f"the alias {name!r} points into the run {label!r}: promote another version, or "
+                        f"remove the alias (`mvc remove-alias {name}`), first"
                     )
             return self._pruner.delete_run(label, rows)
 

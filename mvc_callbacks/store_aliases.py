@@ -1,4 +1,4 @@
-"""Moving the aliases of a store: promote, roll back, compare and swap."""
+"""Moving the aliases of a store: promote, roll back, remove, compare and swap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mvc_callbacks.errors import AliasMoved, BadName, MVCWarning, UnknownRef
 from mvc_callbacks.rebuilding import Rebuilder
 from mvc_callbacks.refs import check_name
 from mvc_callbacks.store_views import StoreViewer
-from mvc_callbacks.versions import Version
+from mvc_callbacks.versions import AliasMove, Version
 
 __all__ = ["AliasMover"]
 
@@ -64,6 +64,36 @@ class AliasMover(StoreViewer):
         self._layout.check()
         return self._move(name, lambda table: table.undo_target(name), "rollback", why, expect)
 
+    def remove_alias(self, name: str, *, why: str = "", expect: str | Version | None = None) -> AliasMove:
+        """Remove an alias; what it pointed to stays, and is protected from pruning no more.
+
+        Its log stays, and tells of the removal. The name may be used again, and then begins anew: it is not
+        rolled back to what it pointed to before.
+
+        Args:
+            name: The alias.
+            why: Kept in the log.
+            expect: As for `promote`.
+
+        Returns:
+            The move: ``previous`` is the version that it pointed to.
+
+        Raises:
+            AliasMoved: If it does not point to what was expected; nothing was changed.
+            UnknownRef: If there is no such alias.
+        """
+        layout = self._layout
+        layout.check()
+        layout.open_for_writing()
+        layout.make_staging()
+        with layout.lock(f"removing the alias {name}"):
+            table = self._whole_aliases()
+            if expect is not None:
+                self._expect(name, table.current().get(name), expect)
+            if name not in table.current():
+                raise UnknownRef(f"there is no alias {name!r:.80}; `mvc aliases` lists them")
+            return self._record(table, name, None, "remove", why)
+
     def _move(
         self,
         name: str,
@@ -85,19 +115,14 @@ class AliasMover(StoreViewer):
                 self._expect(name, current.get(name), expect)
             version = self.version_from(self._finder().by_id(target(table)))
             self._refuse_pruned(version, "weights")
-            fields = {
-                "event": "alias",
-                "name": name,
-                "id": version.id,
-                "previous": current.get(name),
-                "turn": table.next_turn(name),
-                "time": now(),
-                "how": how,
-                "why": why,
-                "who": user(),
-            }
-            table.append(layout.events.write(fields), fields)
+            self._record(table, name, version.id, how, why)
         return version
+
+    def _record(self, table: AliasTable, name: str, identity: str | None, how: str, why: str) -> AliasMove:
+        told = AliasMove(name, identity, table.current().get(name), now(), how, why, user())
+        fields = {**told.to_dict(), "event": "alias", "turn": table.next_turn(name)}
+        table.append(self._layout.events.write(fields), fields)
+        return told
 
     def _expect(self, name: str, current: str | None, expect: str | Version) -> None:
         wanted = None if expect == "-" else self._version(expect)

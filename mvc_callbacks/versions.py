@@ -256,7 +256,7 @@ class AliasMove:
         id: The version that it points to since; None when it was removed.
         previous: The version before; None for a new alias.
         time: When, UTC ISO-8601.
-        how: ``promote`` or ``rollback``.
+        how: ``promote``, ``rollback`` or ``remove``.
         why: The reason given, or an empty string.
         who: ``user@host``.
     """

@@ -173,9 +173,7 @@ def _known_places(
             if entry.digest in by_digest:
                 known.setdefault(entry.digest, []).append(entry)
     places = list({entry.object for each in known.values() for entry in each})
-    headers = dict(
-        zip(places, pool.map(lambda place: header_if_whole(layout, place), places), strict=True)
-    )
+    headers = dict(zip(places, pool.map(lambda place: header_if_whole(layout, place), places), strict=True))
     found = {
         digest: entry.object
         for digest, each in known.items()

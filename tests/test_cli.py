@@ -30,7 +30,7 @@ from mvc_callbacks.versions import Monitor, Version
 COMMANDS = (
     *("log", "show", "diff", "runs", "aliases", "alias-log", "verify"),
     *("report", "export", "import", "identify"),
-    *("promote", "rollback", "note", "prune", "delete", "rebuild"),
+    *("promote", "rollback", "remove-alias", "note", "prune", "delete", "rebuild"),
 )
 RUN = [sys.executable, "-c", "from mvc_callbacks.cli import main; main()"]
 
@@ -339,6 +339,35 @@ def test_an_alias_moves_only_from_where_it_is_expected(store: VersionStore) -> N
     assert len(store.alias_log("production")) == 3
 
 
+def test_an_alias_that_is_removed_lets_its_run_go_and_keeps_its_log(store: VersionStore) -> None:
+    call(store, "promote", "baseline/2", "production", "-m", "first")
+    assert "remove-alias production" in refused(store, "delete", "--run", "baseline")
+    result = CliRunner().invoke(
+        mvc, ["remove-alias", "production", "--expect", "best", "--store", str(store.path)]
+    )
+    assert result.exit_code == 3 and "somebody else has moved it" in result.stderr
+    said = call(
+        store, "remove-alias", "production", "--expect", "baseline/2", "-m", "nobody serves it"
+    ).stdout
+    assert re.fullmatch(
+        r"removed the alias production; it was baseline/2 \([0-9a-f]{12}\), which stays\n", said
+    )
+    assert told(store, "aliases") == []
+    assert "no alias yet" in call(store, "aliases").stderr
+    lines = call(store, "alias-log").stdout.splitlines()
+    assert re.split(r"  +", lines[1])[1:5] == ["production", "remove", "baseline/2", "-"]
+    assert lines[1].endswith("nobody serves it")
+    for command in ("rollback", "remove-alias"):
+        assert "there is no alias 'production'" in refused(store, command, "production")
+    call(store, "promote", "baseline/1", "staging")
+    removed = told(store, "remove-alias", "staging")
+    assert removed == {
+        "name": "staging", "id": None, "run": "baseline", "number": 1,
+        "previous": store.get("baseline/1").id,
+    }  # fmt: skip
+    assert "deleted the run baseline" in call(store, "delete", "--run", "baseline").stdout
+
+
 def test_of_many_that_expect_the_same_one_moves_the_alias(store: VersionStore) -> None:
     call(store, "promote", "baseline/1", "production")
     arguments = ["promote", "best", "production", "--expect", "baseline/1", "--store", str(store.path)]
@@ -571,6 +600,7 @@ def test_what_is_not_there_is_told_with_the_absolute_path_and_nothing_is_made(
         "note": ["best", "text"],
         "promote": ["best", "production"],
         "rollback": ["production"],
+        "remove-alias": ["production"],
         "prune": ["--keep-last", "1"],
         "delete": ["--run", "baseline"],
     }
@@ -604,6 +634,7 @@ def test_the_store_is_named_before_the_command_after_it_or_by_the_environment(st
         ["promote", "best", "latest"],
         ["promote", "best", "baseline"],
         ["rollback", "nothing"],
+        ["remove-alias", "nothing"],
         ["diff", "best"],
         ["prune", "best", "--what", "all"],
         ["nonsense"],
@@ -910,6 +941,7 @@ def test_the_example_in_the_help_of_a_command_works(command: str, tmp_path: Path
     run.commit(snapshot(77), metrics={"val_loss": 0.4}, hyperparameters={"given": {"lr": 1e-4}})
     store.promote("baseline/1", "production")
     store.promote("baseline/2", "production")
+    store.promote("baseline/2", "staging")
     if command == "identify":
         call(store, "export", "best", str(tmp_path / "model.safetensors"))
     if command == "import":

@@ -9,7 +9,8 @@ import json
 import pytest
 from store_kit import Crash, answers, bits, commit, expected, fault, snapshot
 
-from mvc_callbacks.errors import BadName, CorruptHistory, MVCWarning, UnknownRef
+from mvc_callbacks.aliases import AliasTable
+from mvc_callbacks.errors import AliasMoved, BadName, CorruptHistory, MVCWarning, UnknownRef
 from mvc_callbacks.store import VersionStore
 
 
@@ -141,3 +142,96 @@ def test_two_stores_objects_move_one_alias_in_turn(store: VersionStore) -> None:
         there.promote("base/2", "production")
     assert len(store.alias_log()) == 6
     assert store.rollback("production").number == 1
+
+
+def test_a_removed_alias_is_gone_its_log_stays_and_a_rebuild_says_the_same(store: VersionStore) -> None:
+    commit(store, "base", 3)
+    for each in (1, 2):
+        store.promote(f"base/{each}", "production")
+    store.promote("base/3", "staging")
+    move = store.remove_alias("production", why="nobody serves it")
+    assert (move.id, move.previous, move.how) == (None, store.get("base/2").id, "remove")
+    assert store.alias_log("production")[-1] == move
+    assert list(store.aliases()) == ["staging"]
+    with pytest.raises(UnknownRef):
+        store.get("production")
+    for ask in (store.rollback, store.remove_alias):
+        with pytest.raises(UnknownRef, match="no alias 'production'"):
+            ask("production")
+    before = answers(store)
+    assert store.verify(full=True).ok
+    (store.path / "aliases.json").unlink()
+    report = store.rebuild()
+    assert (report.aliases, report.problems) == (1, ())
+    assert answers(store) == before
+    assert store.verify(full=True).ok
+    assert store.prune("base/2").versions == (store.get("base/2").id,)  # nothing protects it any more
+
+
+def test_a_name_that_is_used_again_begins_anew(store: VersionStore) -> None:
+    commit(store, "base", 2)
+    store.promote("base/1", "production")
+    store.remove_alias("production")
+    assert store.open_run("production", framework="torch").label == "production"  # the name is free
+    store.promote("base/1", "live")
+    store.remove_alias("live")
+    store.promote("base/2", "live", expect="-")
+    with pytest.raises(UnknownRef, match="nothing to roll back to"):
+        store.rollback("live")
+    assert [(each.how, each.id and store.get(each.id).number) for each in store.alias_log("live")] == [
+        ("promote", 1), ("remove", None), ("promote", 2),
+    ]  # fmt: skip
+    store.rebuild()
+    assert number(store, "live") == 2
+
+
+def test_an_alias_is_removed_only_from_where_it_was_expected(store: VersionStore) -> None:
+    commit(store, "base", 2)
+    store.promote("base/1", "production")
+    for wrong in ("base/2", "-"):
+        with pytest.raises(AliasMoved):
+            store.remove_alias("production", expect=wrong)
+    store.remove_alias("production", expect="base/1")
+    with pytest.raises(AliasMoved, match="does not exist"):
+        store.remove_alias("production", expect="base/1")
+    assert len(store.alias_log()) == 2
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["error", "kill"])
+def test_bad_input_42_46_an_alias_that_is_removed_is_there_or_not(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, dead: bool
+) -> None:
+    version = commit(store, "base", 1)[0]
+    for at in range(1, 30):
+        if "production" not in store.aliases():
+            store.promote("base/1", "production")
+        with (
+            fault(monkeypatch, at, Crash if dead else lambda: OSError(errno.EIO, "no"), dead=dead) as trace,
+            contextlib.suppress(OSError, Crash),
+        ):
+            VersionStore(store.path).remove_alias("production")
+            assert store.aliases() == {}
+        assert store.aliases() in ({}, {"production": version.id})
+        assert store.verify().ok
+        if len(trace) < at:
+            break
+    assert at > 5
+
+
+def test_a_removal_that_a_crash_cut_short_is_finished_and_told_by_a_rebuild(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = commit(store, "base", 1)[0]
+    store.promote("base/1", "production")
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(AliasTable, "append", crash)
+        store.remove_alias("production")
+    assert store.aliases() == {"production": version.id}
+    report = store.rebuild()
+    assert store.aliases() == {}
+    (problem,) = report.problems
+    assert "the alias production is removed" in problem and version.short_id in problem

@@ -81,6 +81,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "log": ("log",),
     "promote": ("promote", "base/4", "production"),
     "rollback": ("rollback", "production"),
+    "remove-alias": ("remove-alias", "production"),
     "prune": ("prune", "--keep-last", "1"),
     "prune one": ("prune", "base/3"),
     "delete": ("delete", "--run", "base"),
@@ -108,7 +109,7 @@ def test_bad_input_46_commands_that_are_killed_lose_nothing(
         done += ["done", 0] in child.lines()
         after = check(path, small.promised, maybe_gone=gone)
         moved = {store.get("base/2").id, store.get("base/4").id, store.get("other/1").id} if not gone else {}
-        assert not moved or after.aliases()["production"] in moved
+        assert not moved or after.aliases().get("production") in moved or name == "remove-alias"
         if name == "export" and beside.exists():
             from mvc_callbacks.packs import parse_header
 

@@ -120,6 +120,14 @@ class Model(RuleBasedStateMachine):
             self.aliases.setdefault(name, []).append(identity)
 
     @rule(name=st.sampled_from(["production", "staging"]))
+    def remove_alias(self, name: str) -> None:
+        if name in self.aliases:
+            assert self.store.remove_alias(name).previous == self.aliases.pop(name)[-1]
+        else:
+            with pytest.raises(UnknownRef):
+                self.store.remove_alias(name)
+
+    @rule(name=st.sampled_from(["production", "staging"]))
     def rollback(self, name: str) -> None:
         moves = self.aliases.get(name, [])
         if len(moves) < 2 or moves[-2] not in self.versions:

@@ -447,9 +447,7 @@ def test_a_manifest_that_tells_another_form_hurts_nobody_else(store: VersionStor
     first, second, _ = three(store)
     layout = store._layout
     told = layout.manifests.read(first.weights.digest)
-    entries = tuple(
-        replace(each, dtype="I32") if each.name == "frozen" else each for each in told.entries
-    )
+    entries = tuple(replace(each, dtype="I32") if each.name == "frozen" else each for each in told.entries)
     digest = weights_digest((each.name, each.dtype, each.shape, each.digest) for each in entries)
     layout.manifests.write(replace(told, digest=digest, entries=entries))
     record = {**layout.versions.read(first.id), "number": 3, "sequence": 9}
