@@ -403,7 +403,7 @@ def point_elsewhere(told: dict[str, Any]) -> None:
 
 
 def test_a_manifest_that_looks_for_a_tensor_where_it_is_not_is_told_and_healed(store: VersionStore) -> None:
-    """Where a tensor lies is no part of a weights digest: a stranger, or one flipped digit, may say it wrongly."""
+    """Where a tensor lies is no part of a weights digest: a stranger, or a flipped digit, may lie."""
     first, second, _ = three(store)
     edit(store._layout.manifests.path_of(first.weights.digest), point_elsewhere)
     with pytest.raises(CorruptObject, match="does not hold the tensor"):
