@@ -18,6 +18,7 @@ from mvc_callbacks.totals import Total
 __all__ = ["Finder", "order_of"]
 
 _SHOWN = 8
+_TRIES = 8  # as often somebody may prune the best while it is looked for
 
 
 class Finder:
@@ -172,7 +173,7 @@ class Finder:
 
     def _best(self, ref: Ref, text: str) -> Row:
         run = self._run(ref.name, text) if ref.name is not None else None
-        while True:
+        for _ in range(_TRIES):
             total = self._layout.totals.of(run).summary
             metric, mode = self._criterion(ref, total, text)
             winner = total.best(metric, mode)
@@ -185,6 +186,10 @@ class Finder:
             # Somebody may have pruned it since.
             if not any(each["what"] == "weights" for each in row["pruned"]):
                 return row
+        raise CorruptHistory(
+            f"the version {row['id'][:12]} in {self._layout.path} stands twice in the history, once with its "
+            "weights and once without; run `mvc rebuild`"
+        )
 
     def _criterion(self, ref: Ref, total: Summary, text: str) -> tuple[str, str]:
         watched = dict(total.watched())

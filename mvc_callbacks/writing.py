@@ -174,11 +174,11 @@ def _known_places(
                 known.setdefault(entry.digest, []).append(entry)
     places = list({entry.object for each in known.values() for entry in each})
     headers = dict(zip(places, pool.map(lambda place: header_if_whole(layout, place), places), strict=True))
-    found = {
-        digest: entry.object
-        for digest, each in known.items()
-        if (entry := next((entry for entry in each if holds(headers[entry.object], entry)), None)) is not None
-    }
+    found: dict[str, str] = {}
+    for digest, each in known.items():
+        for entry in each:
+            if digest not in found and holds(headers[entry.object], entry):
+                found[digest] = entry.object
     same = {entry.object for entry in existing.entries} if existing is not None else set()
     used: Counter[str] = Counter()
     for digest, place in found.items():

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
+from typing import Any
 
 import pytest
-from store_kit import LOSS, commit, fingerprint, snapshot
+from store_kit import LOSS, chunk, commit, edit, fingerprint, snapshot
 
 from mvc_callbacks import commit as commit_module
 from mvc_callbacks import refs
 from mvc_callbacks.errors import (
     AmbiguousRef,
     BadName,
+    CorruptHistory,
     CorruptRecord,
     MissingObject,
     MVCWarning,
     StoreNotFound,
     UnknownRef,
 )
+from mvc_callbacks.finding import Finder
+from mvc_callbacks.history import Row
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.tensors import State
@@ -322,3 +327,39 @@ def test_a_malicious_record_leads_nowhere(store: VersionStore) -> None:
         evil = store._layout.versions.write({"run": {"label": label, "id": "f" * 64}, "number": number})
         with pytest.raises((UnknownRef, BadName)):
             store.get(evil)
+
+
+def test_a_version_that_stands_twice_pruned_and_not_is_refused_as_the_best_and_not_looked_for_for_ever(
+    store: VersionStore,
+) -> None:
+    """Somebody's history may name one version in two runs."""
+    commit(store, "one", 2)
+    store.prune("one/2")
+    commit(store, "two", 3)
+    row = json.loads(chunk(store, "one").read_bytes())["versions"]["2"]
+    again = {**row, "run": "two", "number": 3, "pruned": [], "metrics": {"val_loss": 0.0}}
+
+    def put(told: Any) -> None:
+        told["versions"]["3"] = again
+
+    edit(chunk(store, "two"), put)
+    with pytest.raises(CorruptHistory, match=r"stands twice in the history.*mvc rebuild"):
+        store.get("best")
+    assert not store.verify().ok
+    store.rebuild()
+    assert place(store, "best") == "two/3"
+
+
+def test_the_best_that_somebody_prunes_meanwhile_is_looked_for_again(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, "one", 3)
+    by_id = Finder.by_id
+
+    def prune_first(finder: Finder, identity: str, text: str | None = None) -> Row:
+        monkeypatch.undo()
+        VersionStore(store.path).prune(identity)
+        return by_id(finder, identity, text)
+
+    monkeypatch.setattr(Finder, "by_id", prune_first)
+    assert place(store, "best") == "one/2"
