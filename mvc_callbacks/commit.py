@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mvc_callbacks.canonical import LIMIT, decode, digest_of, encode
 from mvc_callbacks.errors import CorruptHistory, MVCError, SaveFailed
+from mvc_callbacks.holding import listings_in
 from mvc_callbacks.layout import Layout, Shared
 from mvc_callbacks.rows import row_of
 from mvc_callbacks.snapshot import Snapshot
@@ -99,6 +100,7 @@ class Run:
         self._tell = tell
         self._created = now()
         self._record: str | None = None
+        self._told: Mapping[str, Any] = {}
         self._number = 0  # of the last version
         self._tried = 0  # of the last try: the record of a save that failed may be there
         self._sequence = 0
@@ -185,6 +187,7 @@ class Run:
                     parts = self._write(snapshot)
                     whole = True
                 if whole:
+                    self._heal(record)
                     record_id, record = self._in_order(record_id, record, shared)
                     self._append(record_id, record, shared)
                     break
@@ -236,6 +239,14 @@ class Run:
             and all(layout.objects.size_of(digest, ".json") is not None for digest, _ in parts.trees)
         )
 
+    def _heal(self, record: Mapping[str, Any]) -> None:
+        """Write again what the record names beside tensors, where it went before anybody named it."""
+        if self._record is not None and not self._layout.runs.has(self._record):
+            self._layout.runs.write(self._told)
+        code = self._told.get("code")
+        patch = code.get("patch") if isinstance(code, Mapping) else None
+        self._store.held.heal([*listings_in(record["data"]), (patch, ".patch")])
+
     def _in_order(self, identity: str, record: dict[str, Any], shared: Shared) -> tuple[str, dict[str, Any]]:
         """Write the record again where another run added a version meanwhile: the later one has more."""
         newest = max(self._layout.newest_sequence(shared), self._sequence)
@@ -258,14 +269,14 @@ class Run:
         weights, state, tree = parts.weights, parts.state, parts.tree
         # It goes with a run that is deleted; one that goes on all the same has it again.
         if self._record is None or not layout.runs.has(self._record):
-            told = {
+            self._told = {
                 **self._tell(),
                 "label": self.label,
                 "base": self._base,
                 "created": self._created,
                 "who": user(),
             }
-            self._record = layout.runs.write(told)
+            self._record = layout.runs.write(self._told)
         stored = weights.bytes + (state.bytes if state else 0) + sum(size for _, size in parts.trees)
         parents = facts.parents
         if parents is None:

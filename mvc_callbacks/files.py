@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mvc_callbacks.errors import MissingObject, UnsafeFile
 
 __all__ = [
     "Buffer",
+    "OpenFile",
     "begins_with",
     "check_folder",
     "exists",
@@ -396,3 +398,22 @@ def map_file(path: Path) -> memoryview:
 
         # Copy on write: frameworks take only writable memory without a copy, and no write may reach the file.
         return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))
+
+
+class OpenFile:
+    """A regular file of the store that is kept open: its bytes outlive its name.
+
+    Args:
+        path: The file; `read_file` tells what is refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _opened(path) as (descriptor, _):
+            self._descriptor = os.dup(descriptor)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Go through its bytes."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        while part := os.read(self._descriptor, _CHUNK):
+            yield part

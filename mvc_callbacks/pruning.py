@@ -234,8 +234,8 @@ class Pruner:
     def _is_old(self, file: File) -> bool:
         """Tell whether no save that still goes on can have written it for a version to come.
 
-        A save writes tensors and trees again when a prune took them. Listings and patches it cannot: they
-        wait a day.
+        A save writes tensors and trees again when a prune took them. Listings and patches wait a day; who
+        stored those that go all the same has an open file of them: see `holding`.
         """
         path = self._layout.objects.path_of(*file)
         if file[1] not in (".jsonl", ".patch") or not files.exists(path):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mvc_callbacks.commit import Run, now, user
 from mvc_callbacks.errors import BadName, Misconfigured, MVCWarning, UnknownRef
 from mvc_callbacks.history import Row
+from mvc_callbacks.holding import Held, listings_in
 from mvc_callbacks.progress import Progress, progress_bar
 from mvc_callbacks.pruning import Pruner, PruneReport, has
 from mvc_callbacks.rebuilding import Rebuilder, RebuildReport
@@ -39,11 +40,15 @@ class VersionStore(AliasMover):
 
     Args:
         path: The folder; else ``$MVC_STORE``, else ``./model_versions``.
+
+    Attributes:
+        held: Listings and patches that were stored through this object.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         super().__init__(path)
         self._pruner = Pruner(self._layout)
+        self.held = Held(self._layout)
         self._open: dict[str | None, Run] = {}
 
     # --- writing ---
@@ -159,12 +164,12 @@ class VersionStore(AliasMover):
     def put_listing(self, chunks: Iterable[bytes]) -> str:
         """Store the listing of a fingerprint; return its digest."""
         self._layout.open_for_writing()
-        return self._layout.objects.put_stream(chunks, ".jsonl")[0]
+        return self.held.put(chunks, ".jsonl")
 
     def put_patch(self, data: bytes) -> str:
         """Store the patch of a run's code; return its digest."""
         self._layout.open_for_writing()
-        return self._layout.objects.put_stream([data], ".patch")[0]
+        return self.held.put([data], ".patch")
 
     def complete_fingerprint(self, identity: str, name: str, fingerprint: Fingerprint) -> None:
         """Write the fingerprint of data that was ``pending`` when a version was saved."""
@@ -223,6 +228,7 @@ class VersionStore(AliasMover):
         self._layout.make_staging()
         with self._layout.lock("writing an event"):
             row = self._finder().by_id(identity)
+            self.held.heal(listings_in(fields.get("data", {"": fields.get("fingerprint", {})})))
             event = self._layout.events.write(fields)
             told = self._layout.events.read(event)
             self._layout.history.update(
