@@ -34,7 +34,7 @@ def tables(quick: bool) -> list[Table]:
         ),
         Table(
             "Files for one version",
-            "Objects with tensors, of which those under 4 MiB share packs; manifest and record are two more.",
+            "Objects with tensors, of which those under 2 MiB share packs; manifest and record are two more.",
             tuple(files),
         ),
     ]

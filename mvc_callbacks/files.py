@@ -52,6 +52,7 @@ _A_DAY = 24 * 3600
 _CHUNK = 64 * 1024 * 1024  # one write() may not take more than about 2 GiB
 _SMALL = 256 * 1024
 _GATHERED = 1024 * 1024
+_RESERVED = 1024 * 1024  # from here on a file's blocks are asked for together
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
@@ -106,13 +107,14 @@ def make_new_folder(path: Path) -> bool:
     return True
 
 
-def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True) -> Path:
+def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True, size: int = 0) -> Path:
     """Write chunks into a new file of a staging folder.
 
     Args:
         folder: The staging folder, on the file system of the target.
         chunks: Buffers, written one after the other.
         durable: Also wait until the disk has them.
+        size: Their bytes, where they are known: the disk's blocks are asked for together.
 
     Returns:
         The path of the new file; nothing is left there when writing fails.
@@ -127,6 +129,8 @@ def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True) -> Pa
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _BINARY, 0o666)
     try:
         try:
+            if size >= _RESERVED:
+                _reserve(descriptor, size)
             for chunk in gathered(chunks):
                 _write_all(descriptor, chunk)
             if durable:
@@ -138,6 +142,14 @@ def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True) -> Pa
             os.unlink(path)  # noqa: PTH108
         raise
     return path
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Ask for the blocks of a file at once, where the system can; the writing tells if there are none."""
+    with contextlib.suppress(Exception):
+        import ctypes  # os.posix_fallocate writes every block where the file system has no such call
+
+        ctypes.CDLL(None).fallocate64(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size))
 
 
 def gathered(chunks: Iterable[Buffer]) -> Iterator[Buffer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +13,40 @@ from mvc_callbacks import files
 from mvc_callbacks.errors import CorruptObject
 from mvc_callbacks.refs import check_digest
 
-__all__ = ["ObjectFolder", "Suffix"]
+__all__ = ["ObjectFolder", "Staged", "Suffix"]
 
 Suffix = Literal[".safetensors", ".json", ".jsonl", ".patch"]
 SUFFIXES: tuple[Suffix, ...] = (".safetensors", ".json", ".jsonl", ".patch")
+
+
+@dataclass(slots=True)
+class Staged:
+    """An object that is written and has not got its name yet.
+
+    Attributes:
+        digest: Its name.
+        path: Where it will lie.
+        file: The staged file; None where the object was there before.
+        size: Bytes written.
+    """
+
+    digest: str
+    path: Path
+    file: Path | None
+    size: int
+
+    def adopt(self) -> int:
+        """Give it its name; return the bytes written."""
+        if self.file is not None:
+            staged, self.file = self.file, None
+            files.move(staged, self.path)
+        return self.size
+
+    def discard(self) -> None:
+        """Remove it, if it has not got its name."""
+        if self.file is not None:
+            files.remove(self.file)
+            self.file = None
 
 
 class ObjectFolder:
@@ -56,12 +87,17 @@ class ObjectFolder:
         Raises:
             OSError: If the disk refuses; nothing is left behind.
         """
+        return self.stage(digest, chunks, size, suffix).adopt()
+
+    def stage(
+        self, digest: str, chunks: Sequence[files.Buffer], size: int, suffix: Suffix = ".safetensors"
+    ) -> Staged:
+        """Write an object, as `put` does, but leave it without its name."""
         path = self.path_of(digest, suffix)
         if files.size_of(path) == size and files.begins_with(path, chunks[0]):
-            return 0
+            return Staged(digest, path, None, 0)
         self._make_folder_of(path, durable=False)
-        files.move(files.stage(self._staging, chunks), path)
-        return size
+        return Staged(digest, path, files.stage(self._staging, chunks, size=size), size)
 
     def _make_folder_of(self, path: Path, *, durable: bool = True) -> None:
         files.make_folder(path.parent, durable=durable)

@@ -248,7 +248,17 @@ def _weights_of(checkpoint: Mapping[str, Any]) -> WeightsOf:
 
 
 def _any_nonfinite(tensors: list[Tensor]) -> bool:
-    return any(nonfinite(view_of(tensor)) for tensor in tensors)
+    return any(map(_nonfinite, tensors))
+
+
+def _nonfinite(tensor: Tensor) -> bool:
+    try:
+        # torch's own threads would wait for one another, spinning, where all cores are busy.
+        from mvc_callbacks.numpy_tensors import nonfinite as without_threads
+
+        return without_threads(tensor)
+    except (ImportError, UnsupportedTensor):  # float8 without ml_dtypes, or no numpy at all
+        return nonfinite(view_of(tensor))
 
 
 def _make_all(state: State | Mapping[str, Tensor]) -> dict[str, torch.Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Set
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mvc_callbacks import files
@@ -19,19 +19,22 @@ from mvc_callbacks.errors import (
 )
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Entry, Manifest
+from mvc_callbacks.objects import Staged
 from mvc_callbacks.packs import SINGLE, Place, pack_header, parse_header
 from mvc_callbacks.tensors import State, Tensor, stored_form, weights_digest
 
 __all__ = ["Written", "header_if_whole", "holds", "is_whole", "write_state"]
 
-# From here on a tensor is an object of its own. Measured: below, the file's own costs outweigh what sharing
-# saves.
-LARGE = 4 * 1024 * 1024
+# From here on a tensor is an object of its own. Measured: below, the costs of a file outweigh those of the
+# second hash.
+LARGE = 2 * 1024 * 1024
 _BATCH = 64
+_BATCH_BYTES = 8 * 1024 * 1024
 _LARGEST_PACK = 50_000  # tensors; readers accept twice as many
-_PACK_BYTES = 128 * 1024 * 1024  # a pack is hashed and written by one thread: several share larger ones
-# Twice the cores: half of them wait for the disk.
-_THREADS = max(4, min(16, 2 * (os.cpu_count() or 2)))
+_PACK_BYTES = 32 * 1024 * 1024  # a pack is hashed and written by one thread: several share larger ones
+_CORES = max(2, min(16, os.cpu_count() or 2))
+_THREADS = 4 * _CORES  # they wait for the disk, mostly; measured
+_GROUPS = ("frozen", "buffer", "train")
 
 
 @dataclass(slots=True)
@@ -65,21 +68,16 @@ def write_state(
     Raises:
         OSError: If the disk refuses; what was written until then is not referred to by anything.
     """
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="mvc-write") as pool:
-        safe = [] if safe is None else safe
-        named, sizes = _hash_and_put(layout, state, pool, safe)
-        by_digest = {named[name]: tensor for name, tensor in state.tensors.items()}
+    with (
+        ThreadPoolExecutor(_CORES, thread_name_prefix="mvc-hash") as hashing,
+        ThreadPoolExecutor(_THREADS, thread_name_prefix="mvc-write") as pool,
+        _Objects(layout, state, previous, pool, [] if safe is None else safe) as objects,
+    ):
+        named = objects.hash_and_put(hashing)
         shapes = ((name, tensor.dtype, tensor.shape, named[name]) for name, tensor in state.tensors.items())
         digest = weights_digest(shapes)
         existing = _existing(layout, digest)
-        place = _known_places(layout, existing, previous, by_digest, pool)
-        place.update({each: each for each in sizes})
-        packs = list(_packs(state, named, by_digest, place))
-        puts = [pool.submit(_put_pack, layout, keys, by_digest) for keys in packs]
-        for keys, put in zip(packs, puts, strict=True):
-            name, sizes[name] = put.result()
-            place.update(dict.fromkeys(keys, name))
-            safe.append(sum(by_digest[key].nbytes for key in keys))
+        place, sizes = objects.finish(named, existing)
         entries = tuple(
             Entry(name, tensor.dtype, tensor.shape, named[name], place[named[name]], state.labels.get(name))
             for name, tensor in state.tensors.items()
@@ -100,47 +98,163 @@ def write_state(
     return written
 
 
-def _hash_and_put(
-    layout: Layout, state: State, pool: Executor, safe: list[int]
-) -> tuple[dict[str, str], dict[str, int]]:
-    """Hash every tensor once, and store the large ones at once: some are written while others are hashed.
+class _Objects:
+    """The objects of one state in the making: some are written while other tensors are hashed.
+
+    Tensors are hashed in a fixed order: the small ones first, as their packs are hashed once more. As soon as
+    all tensors of a segment have their digests, and as soon as a large one has its own, a file is written of
+    it; that of a segment waits in the staging folder until it is known that the very same state does not lie
+    elsewhere already.
 
     Args:
         layout: The store.
         state: The tensors.
-        pool: Where it is done.
-        safe: Gets the bytes of large tensors.
-
-    Returns:
-        Name to digest, and the bytes written by the digest of every object that holds one large tensor.
+        previous: The state before.
+        pool: Where files are written.
+        safe: Gets the bytes of tensors that are stored.
     """
-    unique = {id(tensor): tensor for tensor in state.tensors.values()}
-    small = [tensor for tensor in unique.values() if tensor.nbytes < LARGE]
-    large = [tensor for tensor in unique.values() if tensor.nbytes >= LARGE]
-    large.sort(key=lambda tensor: -tensor.nbytes)  # so that no long one is begun when others are done
-    sizes: dict[str, int] = {}
-    owners: dict[str, int] = {}  # of equal tensors one is written
 
-    def hash_and_put(tensors: list[Tensor]) -> list[str]:
-        (tensor,) = tensors
-        digest = tensor.digest()
-        if owners.setdefault(digest, id(tensor)) == id(tensor):
-            header = tensor.header()
-            size = len(header) + tensor.nbytes
-            sizes[digest] = layout.objects.put(digest, [header, tensor.data], size)
-        safe.append(tensor.nbytes)
-        return [digest]
+    def __init__(
+        self, layout: Layout, state: State, previous: Manifest | None, pool: Executor, safe: list[int]
+    ) -> None:
+        self._layout = layout
+        self._state = state
+        self._previous = previous
+        self._pool = pool
+        self._safe = safe
+        self._by_digest: dict[str, Tensor] = {}
+        self._large: dict[str, Future[int]] = {}
+        self._packs: list[tuple[list[str], Future[Staged]]] = []
 
-    # A task of its own costs more than a small tensor.
-    batches = [small[at : at + _BATCH] for at in range(0, len(small), _BATCH)]
-    tasks = [(batch, pool.submit(_hash_all, batch)) for batch in batches]
-    tasks += [([tensor], pool.submit(hash_and_put, [tensor])) for tensor in large]
-    digests = {
-        id(tensor): digest
-        for batch, task in tasks
-        for tensor, digest in zip(batch, task.result(), strict=True)
-    }
-    return {name: digests[id(tensor)] for name, tensor in state.tensors.items()}, sizes
+    def __enter__(self) -> _Objects:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _keys, pack in self._packs:
+            if pack.exception() is None:  # waits: what is staged and was not adopted is of no use
+                pack.result().discard()
+
+    def hash_and_put(self, hashing: Executor) -> dict[str, str]:
+        """Hash every tensor once and begin to write; return name to digest."""
+        unique = {id(tensor): tensor for tensor in self._state.tensors.values()}
+        large = [tensor for tensor in unique.values() if tensor.nbytes >= LARGE]
+        large.sort(key=lambda tensor: -tensor.nbytes)  # so that no long one is begun when others are done
+        segments = [
+            # A task of its own costs more than a small tensor.
+            [(batch, hashing.submit(_hash_all, batch)) for batch in _cut(segment, _BATCH, _BATCH_BYTES)]
+            for segment in self._segments(unique)
+        ]
+        tasks = [(tensor, hashing.submit(_hash_all, [tensor])) for tensor in large]
+        known = {entry.digest for entry in self._previous.entries} if self._previous is not None else set()
+        digests: dict[int, str] = {}
+        for batches in segments:
+            fresh: list[str] = []
+            all_fresh = True
+            for batch, task in batches:
+                for small, digest in zip(batch, task.result(), strict=True):
+                    digests[id(small)] = digest
+                    if self._is_first(digest, small):
+                        fresh.append(digest)
+                        all_fresh = all_fresh and digest not in known
+            if fresh and all_fresh:
+                self._begin_pack(fresh)
+        for tensor, task in tasks:
+            (digest,) = task.result()
+            digests[id(tensor)] = digest
+            if self._is_first(digest, tensor):
+                self._large[digest] = self._pool.submit(self._put_large, digest, tensor)
+        return {name: digests[id(tensor)] for name, tensor in self._state.tensors.items()}
+
+    def _segments(self, unique: Mapping[int, Tensor]) -> Iterator[list[Tensor]]:
+        """Divide the small tensors: those that are frozen, buffers, those that train; and by size."""
+        left = {key for key, tensor in unique.items() if tensor.nbytes < LARGE}
+        # A tensor that is in two groups goes with the one that changes least.
+        for group in _GROUPS:
+            keys = [
+                id(tensor)
+                for name, tensor in self._state.tensors.items()
+                if id(tensor) in left and self._state.groups.get(name, "train") == group
+            ]
+            found = list(dict.fromkeys(keys))
+            left.difference_update(found)
+            yield from _cut([unique[key] for key in found], _LARGEST_PACK, _PACK_BYTES)
+
+    def _is_first(self, digest: str, tensor: Tensor) -> bool:
+        """Tell whether a tensor is the first with its digest: of equal ones one is written."""
+        return self._by_digest.setdefault(digest, tensor) is tensor
+
+    def _put_large(self, digest: str, tensor: Tensor) -> int:
+        header = tensor.header()
+        return self._layout.objects.put(digest, [header, tensor.data], len(header) + tensor.nbytes)
+
+    def _begin_pack(self, keys: list[str]) -> None:
+        self._packs.append((keys, self._pool.submit(self._stage_pack, keys)))
+
+    def _stage_pack(self, keys: list[str]) -> Staged:
+        header, ordered = pack_header((key, self._by_digest[key]) for key in keys)
+        chunks: list[bytes | memoryview] = [header, *(tensor.data for _, tensor in ordered)]
+        digest = hashlib.sha256()
+        for chunk in files.gathered(chunks):
+            digest.update(chunk)
+        return self._layout.objects.stage(digest.hexdigest(), chunks, sum(map(len, chunks)))
+
+    def finish(
+        self, named: Mapping[str, str], existing: Manifest | None
+    ) -> tuple[dict[str, str], dict[str, int]]:
+        """Write what is not written yet, and give the objects their names.
+
+        Args:
+            named: Name to digest.
+            existing: The manifest of the very same state, if there is one.
+
+        Returns:
+            Digest to object, and object to the bytes written, for all but those that lay there before.
+        """
+        place = _known_places(self._layout, existing, self._previous, self._by_digest, self._pool)
+        place.update({each: each for each in self._large})
+        begun = {key for keys, _ in self._packs for key in keys}
+        for keys in self._left(named, place.keys() | begun):
+            self._begin_pack(keys)
+        sizes = {}
+        for digest, put in self._large.items():
+            sizes[digest] = put.result()
+            self._safe.append(self._by_digest[digest].nbytes)
+        for keys, pack in self._packs:
+            needed = [key for key in keys if key not in place]
+            if needed:
+                staged = pack.result()
+                sizes[staged.digest] = staged.adopt()
+                place.update(dict.fromkeys(needed, staged.digest))
+            self._safe.append(sum(self._by_digest[key].nbytes for key in keys))
+        return place, sizes
+
+    def _left(self, named: Mapping[str, str], taken: Set[str]) -> Iterator[list[str]]:
+        """Go through the digests that lie nowhere, by the packs that they should come into."""
+        gone = set(taken)
+        for group in _GROUPS:
+            keys = {
+                digest
+                for name, digest in named.items()
+                if digest not in gone and self._state.groups.get(name, "train") == group
+            }
+            gone |= keys
+            found = {id(self._by_digest[key]): key for key in sorted(keys)}
+            for tensors in _cut([self._by_digest[key] for key in found.values()], _LARGEST_PACK, _PACK_BYTES):
+                yield [found[id(tensor)] for tensor in tensors]
+
+
+def _cut(tensors: list[Tensor], most: int, size: int) -> Iterator[list[Tensor]]:
+    """Go through so many tensors at a time, and so many bytes, but at least one."""
+    part: list[Tensor] = []
+    taken = 0
+    for tensor in tensors:
+        if part and (len(part) == most or taken + tensor.nbytes > size):
+            yield part
+            part, taken = [], 0
+        part.append(tensor)
+        taken += tensor.nbytes
+    if part:
+        yield part
 
 
 def _hash_all(tensors: list[Tensor]) -> list[str]:
@@ -222,47 +336,6 @@ def is_whole(layout: Layout, digest: str) -> bool:
         return False
     headers = {each: header_if_whole(layout, each) for each in manifest.objects}
     return all(holds(headers[entry.object], entry) for entry in manifest.entries)
-
-
-def _packs(
-    state: State, named: Mapping[str, str], by_digest: Mapping[str, Tensor], place: Mapping[str, str]
-) -> Iterator[list[str]]:
-    """Put the tensors that lie nowhere into packs: those that train, the frozen ones, buffers."""
-    taken = set(place)
-    # A tensor that is in two groups goes with the one that changes least.
-    for group in ("frozen", "buffer", "train"):
-        keys = {
-            digest
-            for name, digest in named.items()
-            if digest not in taken and state.groups.get(name, "train") == group
-        }
-        taken |= keys
-        yield from _split(sorted(keys), by_digest)
-
-
-def _split(keys: list[str], by_digest: Mapping[str, Tensor]) -> Iterator[list[str]]:
-    """Go through so many keys at a time that their pack is not too large."""
-    pack: list[str] = []
-    size = 0
-    for key in keys:
-        if pack and (len(pack) == _LARGEST_PACK or size + by_digest[key].nbytes > _PACK_BYTES):
-            yield pack
-            pack, size = [], 0
-        pack.append(key)
-        size += by_digest[key].nbytes
-    if pack:
-        yield pack
-
-
-def _put_pack(layout: Layout, keys: list[str], by_digest: Mapping[str, Tensor]) -> tuple[str, int]:
-    """Store a pack; return its name and the bytes written."""
-    header, ordered = pack_header((key, by_digest[key]) for key in keys)
-    chunks: list[bytes | memoryview] = [header, *(tensor.data for _, tensor in ordered)]
-    digest = hashlib.sha256()
-    for chunk in files.gathered(chunks):
-        digest.update(chunk)
-    name = digest.hexdigest()
-    return name, layout.objects.put(name, chunks, sum(map(len, chunks)))
 
 
 def _base(layout: Layout, previous: Manifest | None) -> Manifest | None:

@@ -190,6 +190,59 @@ def test_a_pack_of_which_little_is_of_use_is_not_held_by_what_did_not_change(sto
     assert store.verify(full=True).ok
 
 
+def test_what_lies_elsewhere_in_other_packs_is_not_kept_a_second_time(store: VersionStore) -> None:
+    run = store.open_run("base", framework="torch")
+    run.commit(many(1))
+    run.commit(many(2))  # of two packs
+    before = objects(store)
+    twin = store.open_run("twin", framework="torch").commit(many(2))  # would have one
+    assert objects(store) == before
+    assert twin.weights.stored_bytes == 0
+    assert list((store.path / "tmp").glob("*.staged")) == []
+    assert bits(store, twin) == expected(many(2))
+
+
+def test_segments_with_equal_tensors_make_the_same_packs_in_every_run(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_PACK_BYTES", 64)
+    monkeypatch.setattr(writing, "_BATCH_BYTES", 32)
+    shot = Snapshot(State({f"{place}": f32(place % 7, place % 3) for place in range(60)}))
+    first = store.open_run("one", framework="torch").commit(shot)
+    before = objects(store)
+    assert len(before) == 3  # of 21 different tensors, eight in each
+    assert bits(store, first) == expected(shot)
+    second = store.open_run("two", framework="torch").commit(shot)
+    other = Snapshot(State({**shot.weights.tensors, "59": f32(100, 100)}))
+    third = store.open_run("three", framework="torch").commit(other)
+    assert second.weights.stored_bytes == 0
+    assert len(objects(store).keys() - before.keys()) == 1  # the segments before it are the same
+    assert bits(store, third) == expected(other)
+
+
+def test_a_pack_is_not_left_behind_when_another_file_cannot_be_written(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.open_run("base", framework="torch")
+    run.commit(snapshot(1))
+    before = objects(store)
+    put = type(store._layout.objects).put
+
+    def full(folder: object, digest: str, chunks: object, size: int, suffix: str = ".safetensors") -> int:
+        if size > 4 * 1024 * 1024:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return put(folder, digest, chunks, size, suffix)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store._layout.objects), "put", full)
+        with pytest.raises(OSError, match="no space"):
+            run.commit(snapshot(2, more={"large": large(3)}))
+    assert list((store.path / "tmp").glob("*.staged")) == []
+    assert objects(store) == before
+    version = run.commit(snapshot(2, more={"large": large(3)}))
+    assert bits(store, version) == expected(snapshot(2, more={"large": large(3)}))
+
+
 def test_bad_input_26_tied_names_are_stored_once(store: VersionStore) -> None:
     tied = f32(1, 2, 3)
     weights = State({"a": tied, "b": tied}, tied=(("a", "b"),))
