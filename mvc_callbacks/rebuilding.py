@@ -13,10 +13,11 @@ from mvc_callbacks import files
 from mvc_callbacks.aliases import AliasTable
 from mvc_callbacks.errors import CorruptHistory, MVCError
 from mvc_callbacks.finding import order_of
-from mvc_callbacks.history import Row, check_row
+from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, Shared
 from mvc_callbacks.reading import read_state, read_tree
 from mvc_callbacks.refs import check_name
+from mvc_callbacks.row_checks import check_row
 from mvc_callbacks.rows import apply_event, by_version, is_event, row_of
 
 __all__ = ["RebuildReport", "Rebuilder"]

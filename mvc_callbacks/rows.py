@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mvc_callbacks.canonical import encode
 from mvc_callbacks.errors import CorruptHistory
-from mvc_callbacks.history import Row, check_row, is_fingerprint
+from mvc_callbacks.row_checks import Row, check_row, is_fingerprint
 from mvc_callbacks.versions import (
     Details,
     Evaluation,

@@ -41,9 +41,9 @@ from mvc_callbacks.errors import (
     UnsafeFile,
     UnsupportedTensor,
 )
-from mvc_callbacks.history import check_row
 from mvc_callbacks.locks import StoreLock
 from mvc_callbacks.packs import SINGLE, pack_header
+from mvc_callbacks.row_checks import check_row
 from mvc_callbacks.rows import apply_event, row_of, version_of
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.store import VersionStore
