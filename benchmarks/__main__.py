@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks import harness, page
+from benchmarks.notes import NOTES
 
 TOPICS = (
     "fit",
@@ -72,7 +73,11 @@ def main() -> None:
             print(f"\n{table.title}\n", *page.table_lines(table), *table.notes, sep="\n")
         print(f"\n{topic}: {result.seconds:.0f} s", flush=True)
     if given.write is not None:
-        given.write.write_text(page.render(page.load(), TOPICS), "utf-8")
+        results = page.load()
+        given.write.write_text(page.render(results, TOPICS, NOTES), "utf-8")
+        for name in (name for result in results for table in result.tables for name in page.missed(table)):
+            if name not in NOTES:
+                print(f"missed, and benchmarks/notes.py does not say why: {name}")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Table:
         title: What it is about.
         about: Markdown: what is fsynced and what not, whether caches are warm, sizes.
         rows: The figures.
-        notes: Markdown, below the table: what a missed bar's limit is and what was tried.
+        notes: Markdown, below the table, whether bars are met or not.
     """
 
     title: str

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.harness import Row, Table
 
-__all__ = ["Result", "load", "render", "table_lines"]
+__all__ = ["Result", "load", "missed", "render", "table_lines"]
 
 RESULTS = Path(__file__).parent.parent / ".benchmarks"
 """Where each topic's last results lie, so that topics can be measured one by one; git does not see it."""
@@ -62,12 +62,13 @@ def load(folder: Path = RESULTS) -> list[Result]:
     return results
 
 
-def render(results: Sequence[Result], order: Sequence[str]) -> str:
+def render(results: Sequence[Result], order: Sequence[str], notes: Mapping[str, str]) -> str:
     """Return the page.
 
     Args:
         results: Of topics measured in full.
         order: Names of all topics, in the order of the page.
+        notes: What is to be said of missed bars, as in `benchmarks.notes`.
     """
     known = {result.topic: result for result in results}
     lines = [
@@ -88,7 +89,7 @@ def render(results: Sequence[Result], order: Sequence[str]) -> str:
     for topic in order:
         for table in known[topic].tables if topic in known else ():
             lines += [f"## {table.title}", "", table.about, "", *table_lines(table), ""]
-            for note in table.notes:
+            for note in (*table.notes, *_told(table, notes)):
                 lines += [note, ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -117,6 +118,16 @@ def table_lines(table: Table) -> list[str]:
         cells = (row.figure, _number(row.ours, row.unit), peer, ratio, _bar(row), _verdict(row))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def missed(table: Table) -> dict[str, str]:
+    """Return the figures whose bar is missed, by the names that notes have."""
+    return {f"{table.title}: {row.figure}": row.figure for row in table.rows if row.met is False}
+
+
+def _told(table: Table, notes: Mapping[str, str]) -> list[str]:
+    """Return the notes of missed bars; one that is met by now needs none."""
+    return [f"*{figure}*: {notes[name]}" for name, figure in missed(table).items() if name in notes]
 
 
 def _bar(row: Row) -> str:

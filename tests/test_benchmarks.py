@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.harness import Row, Table, alternate, apart
-from benchmarks.page import Result, load, render, table_lines
+from benchmarks.page import Result, load, missed, render, table_lines
 
 TABLE = Table(
     "Saving",
@@ -61,9 +61,11 @@ def test_results_of_topics_measured_one_by_one_make_one_page(tmp_path: Path) -> 
     Result("quick", RESULT.machine, {}, 1.0, True, (TABLE,)).save(tmp_path)
     found = load(tmp_path)
     assert found == [RESULT]
-    text = render(found, ["saving", "reading"])
+    notes = {"Saving: files": "Two were tried.", "Saving: a save": "It is met by now."}
+    text = render(found, ["saving", "reading"], notes)
     assert "## Saving\n\nNothing is fsynced.\n\n| figure |" in text
-    assert "The limit is the disk." in text
+    assert text.endswith("\n\nThe limit is the disk.\n\n*files*: Two were tried.\n")
+    assert missed(TABLE).keys() == {"Saving: files"}
     assert "2 cores of x, 1 GB, ext4" in text and "torch 2.13.0" in text
     assert "Not measured yet: reading." in text
 
