@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 UNITS = ["tests/test_expressions.py", "tests/test_packs.py", "tests/test_tensors.py", "tests/test_urls.py"]
 UNITS += ["tests/test_metrics.py", "tests/test_cli.py", "tests/test_arguments.py", "tests/test_watching.py"]
+FUZZED = ["pack", "foreign safetensors", "manifest", "record", "event", "database", "aliases", "format"]
+FUZZED += ["tree", "listing", "condition", "text"]
 # Two workers of pytest fill two cores; more threads in each would only wait for one another.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -137,9 +139,26 @@ def torture(session: nox.Session) -> None:
         env={**ONE_THREAD, "MVC_TORTURE": share, "MVC_TORTURE_FIGURES": str(told)},
     )
     # Only a run that lost nothing comes here.
-    part = "all" if float(share) == 1 else f"{float(share):.0%}"
+    part = "the full counts" if float(share) == 1 else f"{float(share):.0%} of the full counts"
     seconds = str(time.monotonic() - began)
-    session.run("python", "tests/store/figures.py", "docs/reliability.md", str(told), part, seconds)
+    session.run(
+        "python", "tests/store/figures.py", "docs/reliability.md", "figures", str(told), part, seconds
+    )
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz each thing that is parsed, led by branches; `-- 1000` does so many runs of each, else 200 000."""
+    install(session, ".", "atheris", "hypothesis", "pytest")
+    runs = session.posargs[0] if session.posargs else "200000"
+    told = Path(tempfile.mkdtemp(prefix="mvc-fuzz-")) / "figures"
+    began = time.monotonic()
+    for target in FUZZED:
+        session.run("python", "tests/store/fuzz.py", target, runs, str(told))
+    # Only a run in which every input was accepted or refused comes here.
+    seconds = str(time.monotonic() - began)
+    script = "tests/store/figures.py"
+    session.run("python", script, "docs/reliability.md", "fuzz", str(told), f"{runs} runs of each", seconds)
 
 
 @nox.session

@@ -38,8 +38,8 @@ class AliasTable:
             log = [row for _, row in sorted(tables.get("log", {}).items(), key=lambda item: int(item[0]))]
             if not all(isinstance(each, str) for pair in current.items() for each in pair):
                 raise TypeError("a name or an id is not text")
-            if not all(set(_FIELDS) <= row.keys() for row in log):
-                raise TypeError("a move lacks a field")
+            if not all(_is_move(row) for row in log):
+                raise TypeError("a move lacks a field, or has one that is not text")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptHistory(
                 f"{self._storage.path} cannot be read ({error}); run `mvc rebuild`"
@@ -163,6 +163,13 @@ class AliasTable:
             str(place): {"name": name, "id": each} for place, (name, each) in enumerate(current.items(), 1)
         }
         self._storage.write({"log": log, "aliases": aliases})
+
+
+def _is_move(row: Mapping[str, Any]) -> bool:
+    return set(_FIELDS) <= row.keys() and all(
+        isinstance(row[field], str) or (row[field] is None and field in ("id", "previous"))
+        for field in _FIELDS
+    )
 
 
 class _Once(AtomicStorage):

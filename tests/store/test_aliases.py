@@ -80,6 +80,8 @@ def test_an_unknown_alias_cannot_be_rolled_back(store: VersionStore) -> None:
         b'{"aliases":{"1":{"name":5,"id":5}}}',
         b'{"aliases":{"x":{}}}',
         b'{"log":{"1":{}}}',
+        b'{"log":{"1":{"name":{},"id":null,"previous":null,"time":"","how":"","why":"","who":""}}}',
+        b'{"log":{"1":{"name":"a","id":null,"previous":7,"time":"","how":"","why":"","who":""}}}',
     ],
 )
 def test_damaged_aliases_are_refused_and_rebuilt(store: VersionStore, data: bytes) -> None:
