@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import time
 from pathlib import Path
@@ -27,6 +28,9 @@ TOPICS = (
 )
 """Modules ``bench_<topic>``, in the order of the page."""
 
+_ALONE = ("keras", "peers")
+"""Topics whose contenders change the process that they are in: a backend, patches, a process group."""
+
 _PACKAGES = (
     "mvc-callbacks",
     "torch",
@@ -44,7 +48,8 @@ _PACKAGES = (
 def measure(topic: str, *, quick: bool) -> page.Result:
     """Measure one topic."""
     started = time.monotonic()
-    tables = tuple(importlib.import_module(f"benchmarks.bench_{topic}").tables(quick))
+    with harness.together() if quick and topic not in _ALONE else contextlib.nullcontext():
+        tables = tuple(importlib.import_module(f"benchmarks.bench_{topic}").tables(quick))
     seconds = time.monotonic() - started
     return page.Result(topic, harness.machine(), harness.versions_of(*_PACKAGES), seconds, quick, tables)
 

@@ -28,6 +28,7 @@ __all__ = [
     "installed",
     "machine",
     "scratch",
+    "together",
     "versions_of",
 ]
 
@@ -125,6 +126,8 @@ def apart(function: Callable[..., Any], /, **arguments: Any) -> Any:
     Raises:
         RuntimeError: If it failed; with its output.
     """
+    if _together:
+        return _here(function, arguments)
     os.sync()
     with scratch() as folder:
         answer = folder / "answer.json"
@@ -147,6 +150,29 @@ def apart(function: Callable[..., Any], /, **arguments: Any) -> Any:
         if ended.returncode or not answer.exists():
             raise RuntimeError(f"{call[0]}({call[2]}) failed:\n{ended.stdout[-5000:]}")
         return json.loads(answer.read_text("utf-8"))
+
+
+_together: list[bool] = []
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Let `apart` call functions in this process: where nothing is judged, each need not load torch anew."""
+    _together.append(True)
+    try:
+        yield
+    finally:
+        _together.pop()
+
+
+def _here(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    before = Path.cwd()
+    with scratch() as folder:
+        os.chdir(folder)
+        try:
+            return json.loads(json.dumps(function(**json.loads(json.dumps(arguments)))))
+        finally:
+            os.chdir(before)
 
 
 def alternate(contenders: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, list[Any]]:

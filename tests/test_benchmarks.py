@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.harness import Row, Table, alternate, apart
+from benchmarks.harness import Row, Table, alternate, apart, together
 from benchmarks.page import Result, load, missed, render, table_lines
 
 TABLE = Table(
@@ -92,6 +92,17 @@ def test_what_is_measured_apart_has_a_process_and_an_empty_folder_of_its_own() -
     assert not Path(folder).exists()
     with pytest.raises(RuntimeError, match="it broke"):
         apart(broken)
+
+
+def test_where_nothing_is_judged_all_is_measured_in_one_process() -> None:
+    before = Path.cwd()
+    with together():
+        number, found, folder = apart(process, folder=".")
+        with pytest.raises(ValueError, match="it broke"):
+            apart(broken)
+    assert (number, found) == (os.getpid(), [])
+    assert folder != str(before) and not Path(folder).exists()
+    assert Path.cwd() == before
 
 
 @pytest.mark.slow
