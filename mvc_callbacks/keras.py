@@ -182,6 +182,7 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
             session.forget_initial_epoch(model)
             session.finish(wait_for_data=False)
             raise
+        session.interruption.begin()
         self._resumed = True
         self._run_name = self._last_ref = self._best_ref = None
         if session.best is not None:
@@ -204,6 +205,9 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
         if self.save_freq != "epoch" and self.save_best_only:
             self._prepare()  # stock does so at an epoch's end only, and until then cannot compare
         super().on_train_batch_end(batch, logs)
+        if self._session is not None:
+            self._session.interruption.step_done()
+            self._end_if_asked(self._current_epoch, batch, logs)
 
     @override
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -212,6 +216,11 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
             self._session.settle(wait=False)
             self._session.remember(logs)
         super().on_epoch_end(epoch, logs)
+        self._end_if_asked(epoch, None, logs)
+
+    def _end_if_asked(self, epoch: int, batch: int | None, logs: Any) -> None:
+        if self._session is not None and self._session.interruption.asked:
+            self._session.interrupt(self.model, epoch=epoch, batch=batch, logs=logs)
 
     @override
     def on_train_end(self, logs: Any = None) -> None:
@@ -222,15 +231,25 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
             session.recorder.wait_at_end()
             session.settle(wait=True)
             self._close(wait_for_data=True)
+            session.interruption.act()
 
     @override
     def on_test_begin(self, logs: Any = None) -> None:
         """Outside of fit, find the version whose weights the model holds."""
         model = self.model
+        if self._session is not None:
+            self._session.resuming.validation_begins()
         self._measured = None
         if arguments_of(model, "fit") is None:
             last = self._last_ref
             self._measured = self._guarded(lambda: measured(self._open_store(), model, last))
+
+    @override
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Save, if fit is to end before this validation is over."""
+        # With a hook for the batch's end, Keras would wait for each batch's metrics.
+        if self._session is not None and self._session.interruption.asked:
+            self._session.interrupt_validation(self.model, epoch=self._current_epoch)
 
     @override
     def on_test_end(self, logs: Any = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["acting", "capture", "doubts", "name_of", "put_back"]
+__all__ = ["acting", "capture", "doubts", "name_of", "ours", "put_back"]
 
 # What these remember between epochs, and forget when a fit begins.
 _MEMORIES: tuple[tuple[type, tuple[str, ...]], ...] = (
@@ -37,6 +37,15 @@ def acting(arguments: Mapping[str, Any]) -> list[Any]:
         arguments: Of ``fit``.
     """
     return [each for each in _all(arguments) if not (_is_logger(each) or _is_ours(each))]
+
+
+def ours(arguments: Mapping[str, Any]) -> list[Any]:
+    """Return the VersionCheckpoints, in their order.
+
+    Args:
+        arguments: Of ``fit``.
+    """
+    return [each for each in _all(arguments) if _is_ours(each)]
 
 
 def _all(arguments: Mapping[str, Any]) -> Sequence[Any]:
@@ -86,17 +95,17 @@ def _plain(value: Any) -> int | float | None:
     return value if value is None or isinstance(value, int) else float(value)
 
 
-def doubts(arguments: Mapping[str, Any], ours: Any, *, in_epoch: bool) -> list[str]:
-    """Return what callbacks do that a version of ours does not hold.
+def doubts(arguments: Mapping[str, Any], callback: Any, *, in_epoch: bool) -> list[str]:
+    """Return what callbacks do that its versions do not hold.
 
     Args:
         arguments: Of ``fit``.
-        ours: The VersionCheckpoint.
+        callback: The VersionCheckpoint.
         in_epoch: Whether it saved inside of an epoch.
     """
     reasons = []
     everyone = list(_all(arguments))
-    place = next((index for index, each in enumerate(everyone) if each is ours), len(everyone))
+    place = next((index for index, each in enumerate(everyone) if each is callback), len(everyone))
     harmless = {id(each) for each in everyone} - {id(each) for each in acting(arguments)}
     hook = "on_train_batch_end" if in_epoch else "on_epoch_end"
     for index, each in enumerate(everyone):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
-__all__ = ["arguments_of"]
+__all__ = ["arguments_of", "goes_on"]
 
 _DEEPEST = 64
 _WANTED = (
@@ -41,15 +42,35 @@ def arguments_of(model: Any, method: str) -> Mapping[str, Any] | None:
         already); None
         where Keras' own method does not run, as in a training loop of one's own.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     for _ in range(_DEEPEST):
         if frame is None:
             return None
-        if (
-            frame.f_code.co_name == method
-            and frame.f_globals.get("__name__", "").startswith("keras.")
-            and frame.f_locals.get("self") is model
-        ):
+        if _is_call(frame, method) and frame.f_locals.get("self") is model:
             return {name: frame.f_locals[name] for name in _WANTED if name in frame.f_locals}
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
+
+
+def goes_on(model: Any, frame: FrameType | None) -> bool | None:
+    """Tell whether Keras' fit of a model runs.
+
+    Args:
+        model: A Keras model.
+        frame: The innermost one, such as a signal came in.
+
+    Returns:
+        False if another model's fit runs within it; None if it does not run.
+    """
+    innermost = True
+    while frame is not None:
+        if _is_call(frame, "fit"):
+            if frame.f_locals.get("self") is model:
+                return innermost
+            innermost = False
+        frame = frame.f_back
+    return None
+
+
+def _is_call(frame: FrameType, method: str) -> bool:
+    return frame.f_code.co_name == method and str(frame.f_globals.get("__name__")).startswith("keras.")

@@ -13,6 +13,7 @@ from mvc_callbacks.hidden_state import Watch
 from mvc_callbacks.keras_conditions import OWN, always_in_doubt, conditions, doubts_of_data, roots, watched
 from mvc_callbacks.keras_private import Epochs, has_graph, missing, random_operations, tensorflow
 from mvc_callbacks.keras_staging import Buffers, take
+from mvc_callbacks.metrics import scalars_of
 from mvc_callbacks.resume_guarantee import Guarantee, changed
 from mvc_callbacks.tensors import Tensor
 
@@ -66,6 +67,9 @@ class Resuming:
         self._watching = False
         self._seen = 0  # batches of this epoch
         self._drawn = ""
+        self._before_validation: dict[str, Any] | None = None
+        self._in_validation = False
+        self._results: dict[str, float] = {}  # of an epoch that is resumed after its last batch
 
     # Going on
 
@@ -131,6 +135,9 @@ class Resuming:
             and kept["batches"] % self._model.steps_per_execution == 0
         )
 
+    def _random(self) -> dict[str, Any]:
+        return {"state": keras_random.capture(), "held": keras_random.capture_held(self._held())}
+
     def _held(self) -> dict[str, Any]:
         return random_state.held(roots(self._model, self._arguments))
 
@@ -139,21 +146,30 @@ class Resuming:
     def _listen(self) -> None:
         """Come before all callbacks where an epoch begins, and after them: Keras has no hook for that."""
         callbacks = self._arguments["callbacks"]
-        original = type(callbacks).on_epoch_begin
+        begin, end = type(callbacks).on_epoch_begin, type(callbacks).on_epoch_end
 
         def on_epoch_begin(epoch: int, logs: Any = None) -> None:
             kept, self._kept = self._kept, None
             rates = self._before_epoch(kept) if kept is not None else []
-            original(callbacks, epoch, logs)
+            begin(callbacks, epoch, logs)
             self._after_epoch_begin(kept, rates)
 
-        callbacks.on_epoch_begin = on_epoch_begin
+        def on_epoch_end(epoch: int, logs: Any = None) -> None:
+            results, self._results = self._results, {}
+            if results and logs is not None:  # fit has those of a validation only, as it saw no batch
+                found = {**results, **logs}
+                logs.clear()
+                logs.update(found)
+            end(callbacks, epoch, logs)
+
+        callbacks.on_epoch_begin, callbacks.on_epoch_end = on_epoch_begin, on_epoch_end
 
     def unlisten(self) -> None:
         """Leave the list of callbacks as it was, and let the data go."""
         callbacks = self._arguments.get("callbacks")
         if callbacks is not None and self._epochs is not None:
-            vars(callbacks).pop("on_epoch_begin", None)
+            for name in ("on_epoch_begin", "on_epoch_end"):
+                vars(callbacks).pop(name, None)
         self._arguments, self._epochs = {}, None
 
     def _before_epoch(self, kept: Mapping[str, Any]) -> list[Tensor]:
@@ -175,8 +191,8 @@ class Resuming:
                 after=lambda: self._go_on(kept),
             )
             self._epoch = {"state": kept["epoch"], "held": kept["epoch_held"]}
-        elif self._callback.save_freq != "epoch":
-            self._epoch = {"state": keras_random.capture(), "held": keras_random.capture_held(self._held())}
+        else:  # also where the policy saves at an epoch's end only: an interruption may come
+            self._epoch = self._random()
 
     def _rates(self) -> list[Any]:
         optimizer = self._model.optimizer
@@ -192,6 +208,12 @@ class Resuming:
         if len(variables) == len(self._metrics):
             keras_state.assign(variables, self._metrics, what="the metrics")
         self._seen = kept["batches"]
+        if self._epochs is not None and self._seen == self._epochs.batches:
+            self._results = self.results()
+
+    def results(self) -> dict[str, float]:
+        """Return what the metrics come to as they are now."""
+        return scalars_of(self._model.get_metrics_result())
 
     def _put_back(self, state: Mapping[str, Any], held: Mapping[str, Any]) -> None:
         keras_random.put_back(state)
@@ -199,10 +221,32 @@ class Resuming:
 
     def after_batch(self, batch: int) -> None:
         """Note a batch, counted from 0; what its first one builds is watched from then on."""
-        self._seen = batch + 1
+        self._seen, self._before_validation = batch + 1, None
+        if self._epochs is not None and self._seen == self._epochs.batches:
+            self._note_training()  # the data of the next epoch may be begun before a validation is
         if not self._watching:
             self._watching = True
             self._watch.begin(watched(self._model, self._arguments))
+
+    def validation_begins(self) -> None:
+        """Remember, if it is not known, what a validation within fit changes."""
+        if self._epochs is not None and self._seen and self._before_validation is None:
+            self._note_training()
+
+    def _note_training(self) -> None:
+        metrics, _ = take(self._model.metrics_variables, Buffers())
+        self._before_validation = {"metrics": metrics, "random": self._random()}
+
+    def back_to_training(self) -> int | None:
+        """Put back what a validation changed; return the last batch, or None if nothing is known."""
+        before, self._before_validation = self._before_validation, None
+        if before is None:
+            return None
+        self._in_validation = True
+        variables = list(self._model.metrics_variables)[: len(before["metrics"])]
+        keras_state.assign(variables, before["metrics"], what="the metrics")
+        self._put_back(before["random"]["state"], before["random"]["held"])
+        return self._seen - 1
 
     # Keeping
 
@@ -241,6 +285,8 @@ class Resuming:
             f"the layer {name} keeps state that is no variable"
             for name in keras_state.with_own_state(self._model)
         ]
+        if self._in_validation:
+            told.append("it was saved in the middle of a validation")
         batches = self._epochs.batches
         if not inside and batches is not None and self._seen < batches:
             told.append(f"its epoch was cut short after {self._seen} of {batches} batches")

@@ -18,6 +18,7 @@ from mvc_callbacks.keras_averages import Averages
 from mvc_callbacks.keras_boards import Boards
 from mvc_callbacks.keras_data import fit_plans
 from mvc_callbacks.keras_facts import architecture, hyperparameters_of
+from mvc_callbacks.keras_interrupts import Interruption
 from mvc_callbacks.keras_resume import KEY, Resuming
 from mvc_callbacks.keras_staging import Buffers
 from mvc_callbacks.metrics import scalars_of
@@ -37,6 +38,7 @@ class _Moment:
     """One save: what the policy knew before it, and how it went."""
 
     number: int
+    place: tuple[int, int | None]
     before: dict[str, Any]
     best_before: tuple[float, str] | None
     handed_over: bool = False
@@ -64,6 +66,7 @@ class Session:
         self._averages = Averages(model, arguments)
         self._board = Boards(arguments)
         self.resuming = Resuming(callback, model, arguments)
+        self.interruption = Interruption(callback, model, arguments)
         self._moment: _Moment | None = None
         self._number = 0
         self._error: BaseException | None = None
@@ -200,13 +203,13 @@ class Session:
         """
         self.settle(wait=True)
         self._number += 1
-        moment = self._moment = _Moment(self._number, before, self.best)
+        moment = self._moment = _Moment(self._number, (epoch, batch), before, self.best)
         # Until it is handed over: an interrupt in between leaves this behind, and the version counts as
         # failed.
         self._error = SaveFailed("it was interrupted")
         try:
             self._open()
-            self._take(model, moment, epoch, batch, logs)
+            self._take(model, moment, logs)
         except Exception as error:
             self._error = error
         else:
@@ -214,12 +217,39 @@ class Session:
             moment.handed_over = True
         self.settle(wait=not self.callback.background)
 
+    def interrupt(self, model: Any, *, epoch: int, batch: int | None, logs: Any) -> None:
+        """Make a version of this moment, unless there is one, and let the signal act that fit is to end by.
+
+        Args:
+            model: The model.
+            epoch: Counted from 0.
+            batch: Of this hook, counted from 0; None at an epoch's end.
+            logs: Of the hook.
+
+        Raises:
+            KeyboardInterrupt: If it was Ctrl-C. SIGTERM ends the process.
+        """
+        try:
+            if self._moment is None or self._moment.place != (epoch, batch):
+                self.save(model, epoch=epoch, batch=batch, logs=logs, before=self.policy_state())
+            self.settle(wait=True)
+        finally:
+            self.interruption.act()
+
+    def interrupt_validation(self, model: Any, *, epoch: int) -> None:
+        """Do the same in the middle of a validation: the last finished step was before it."""
+        # With averages in the model, nobody would take them out of it again when training goes on.
+        batch = self.resuming.back_to_training() if not self._averages.in_model else None
+        if batch is not None:
+            self.interrupt(model, epoch=epoch, batch=batch, logs=self.resuming.results())
+
     def _open(self) -> None:
         if self.label is None:
             self.label = self.recorder.open()
             self.callback._run_name = self.label
 
-    def _take(self, model: Any, moment: _Moment, epoch: int, batch: int | None, logs: Any) -> None:
+    def _take(self, model: Any, moment: _Moment, logs: Any) -> None:
+        epoch, batch = moment.place
         if not self._told_model:
             self._told_model = True
             self.recorder.run_facts = {**self.recorder.run_facts, "architecture": architecture(model)}
@@ -341,6 +371,7 @@ class Session:
 
     def finish(self, *, wait_for_data: bool) -> None:
         """Wait until everything is on disk."""
+        self.interruption.end()
         self.resuming.unlisten()
         self.recorder.finish(wait_for_data=wait_for_data)
 

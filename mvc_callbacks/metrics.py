@@ -26,7 +26,7 @@ def _number(value: Any) -> float | None:
     try:
         if math.prod(getattr(value, "shape", ())) != 1:
             return None
-        while getattr(value, "shape", ()):  # numpy no longer makes a number of an array of one
+        while tuple(getattr(value, "shape", ())):  # numpy no longer makes a number of an array of one
             value = value[0]
         return float(value)
     except (TypeError, ValueError, RuntimeError):  # complex, nested, on the meta device

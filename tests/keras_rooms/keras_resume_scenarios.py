@@ -42,8 +42,26 @@ BATCH = 4
 BATCHES = 11
 BACKEND = keras.backend.backend()
 TENSORFLOW = BACKEND == "tensorflow"
-# Not attributes, nor arguments: a callback that counts changes what no version holds.
-NOW = {"batches": 0, "resumed": 0}
+
+
+class Now:
+    """Numbers in the environment, where nobody looks: what a callback counts otherwise is told."""
+
+    def get(self, name: str, default: Any = 0) -> Any:
+        value = os.environ.get(f"MVC_TEST_NOW_{name}")
+        return int(value) if value is not None else default
+
+    def __getitem__(self, name: str) -> int:
+        return int(self.get(name))
+
+    def __setitem__(self, name: str, value: int) -> None:
+        os.environ[f"MVC_TEST_NOW_{name}"] = str(value)
+
+    def __delitem__(self, name: str) -> None:
+        del os.environ[f"MVC_TEST_NOW_{name}"]
+
+
+NOW = Now()
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,8 @@ class Scenario:
     Attributes:
         name: What is told in the table.
         expected: ``exact``, or a part of the reason that is told.
-        interrupt: ``epoch``, ``step`` or ``sigkill`` (without waiting for what is being saved).
+        interrupt: ``epoch``, ``step`` or ``sigkill`` (without waiting for what is saved); ``sigterm`` or
+            ``ctrl-c``, which come in a step, and with ``in validation`` in the one that follows.
         at: The epoch and the batch, counted from 0, after which it happens.
         by_hand: Restored with restore_version before fit, and resumed without ``resume=``.
     """
@@ -226,14 +245,26 @@ def loader_of(scenario: Scenario, resumed: bool) -> Any:
 
 
 class Interrupt(keras.callbacks.Callback):
-    """Ends the process where the scenario says; in the first process only."""
+    """Ends the process, or asks it to end, where the scenario says; in the first process only."""
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if os.environ.get("MVC_TEST_INTERRUPT") == "yes":
-            epoch, number = map(int, os.environ["MVC_TEST_AT"].split(","))
-            if NOW["batches"] > epoch * BATCHES + number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            NOW["batches"] += int(os.environ["MVC_TEST_STEPS"])
+        how, steps = os.environ["MVC_TEST_INTERRUPT"], int(os.environ["MVC_TEST_STEPS"])
+        epoch, number = map(int, os.environ["MVC_TEST_AT"].split(","))
+        last = epoch * BATCHES + number
+        if how in SIGNALS and NOW["batches"] <= last < NOW["batches"] + steps:
+            os.kill(os.getpid(), SIGNALS[how])
+        elif how and how not in SIGNALS and NOW["batches"] > last and "validation" not in how:
+            os.kill(os.getpid(), signal.SIGKILL)
+        NOW["batches"] += steps
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        how = os.environ["MVC_TEST_INTERRUPT"]
+        epoch = int(os.environ["MVC_TEST_AT"].split(",")[0])
+        if how.endswith(" in validation") and batch == 1 and NOW["batches"] >= (epoch + 1) * BATCHES:
+            os.kill(os.getpid(), SIGNALS[how.removesuffix(" in validation")])
+
+
+SIGNALS = {"sigterm": signal.SIGTERM, "ctrl-c": signal.SIGINT}
 
 
 class Settle(keras.callbacks.Callback):
@@ -262,6 +293,9 @@ def watchers(scenario: Scenario) -> list[Any]:
         "plateau": lambda: keras.callbacks.ReduceLROnPlateau(
             "val_loss", factor=0.5, patience=1, min_delta=0.05
         ),
+        "plateau of the loss": lambda: keras.callbacks.ReduceLROnPlateau(
+            "loss", factor=0.5, patience=0, min_delta=0.5
+        ),
         "early": lambda: keras.callbacks.EarlyStopping("val_loss", patience=2, min_delta=0.5),
         "early best": lambda: keras.callbacks.EarlyStopping(
             "val_loss", patience=2, min_delta=0.5, restore_best_weights=True
@@ -289,11 +323,15 @@ def train(scenario: Scenario, role: str, folder: str, *, stock: bool = False) ->
     warnings.simplefilter("ignore")
     resumed = role == "resumed"
     NOW["resumed"] = int(resumed)
-    os.environ["MVC_TEST_INTERRUPT"] = "yes" if role == "interrupted" else ""
+    os.environ["MVC_TEST_INTERRUPT"] = scenario.interrupt if role == "interrupted" else ""
     os.environ["MVC_TEST_AT"] = f"{scenario.at[0]},{scenario.at[1]}"
     os.environ["MVC_TEST_STEPS"] = str(scenario.per_execution)
+    seed = 999 if resumed and not scenario.same_seed else 11
     if scenario.seeded:
-        keras.utils.set_random_seed(999 if resumed and not scenario.same_seed else 11)
+        keras.utils.set_random_seed(seed)
+    else:  # two trainings that begin with the same weights, all the same
+        random.seed(seed)
+        np.random.seed(seed)
     keras.config.set_dtype_policy(scenario.precision)
     if BACKEND == "torch":
         import torch
@@ -331,6 +369,7 @@ def train(scenario: Scenario, role: str, folder: str, *, stock: bool = False) ->
         initial_epoch=first,
         steps_per_epoch=scenario.steps,
         validation_data=(x[:8], y[:8]) if scenario.validation else None,
+        validation_batch_size=BATCH,
         verbose=0,
         callbacks=callbacks,
     )
@@ -439,27 +478,45 @@ SCENARIOS = [
     Scenario("PyDataset, workers 2", loader="PyDataset, workers", expected="workers of a PyDataset"),
     Scenario("generator", loader="generator", steps=BATCHES, expected="a generator"),
     Scenario("torch DataLoader", loader="torch", **AHEAD),
-    Scenario("torch DataLoader, workers 2", loader="torch, workers", **AHEAD),
     Scenario("torch DataLoader with a generator", loader="torch, generator", **AHEAD),
     Scenario("by step", **STEPS),
     Scenario("by step, first epoch", **{**STEPS, "at": (0, 5)}),
     Scenario("by step, on an epoch's last batch", save_freq=11, interrupt="step", at=(1, 10)),
+    Scenario(
+        "by step, on an epoch's last batch, plateau of the loss",
+        save_freq=11,
+        interrupt="step",
+        at=(1, 10),
+        watch="plateau of the loss",
+    ),
     Scenario("by step, shuffle=False", shuffle=False, **STEPS),
     Scenario("by step, accumulation 2", accumulate=2, **STEPS),
     Scenario("by step, schedule by epochs", watch="schedule", **STEPS),
     Scenario("by step, plateau", watch="plateau", **STEPS),
     Scenario("by step, PyDataset that draws", loader="PyDataset, drawn", **STEPS, **AHEAD),
     Scenario("by step, torch DataLoader", loader="torch", **STEPS, **AHEAD),
-    Scenario("by step, torch DataLoader, workers 2", loader="torch, workers", **STEPS, **AHEAD),
     Scenario("by step, generator", loader="generator", steps=BATCHES, **STEPS, expected="begins again"),
     Scenario("SIGKILL", save_freq=2, interrupt="sigkill", at=(2, 7)),
+    Scenario("SIGTERM", interrupt="sigterm", at=(1, 4)),
+    Scenario("SIGTERM, first epoch", interrupt="sigterm", at=(0, 4)),
+    Scenario("SIGTERM on an epoch's last batch", interrupt="sigterm", at=(1, 10)),
+    Scenario("SIGTERM, by step, plateau", save_freq=2, interrupt="sigterm", at=(1, 4), watch="plateau"),
+    Scenario("SIGTERM in validation", interrupt="sigterm in validation", expected="middle of a validation"),
+    Scenario("Ctrl-C", interrupt="ctrl-c", at=(1, 4)),
+    Scenario("Ctrl-C, PyDataset, in order", loader="PyDataset", shuffle=False, interrupt="ctrl-c", at=(1, 4)),
 ]
+if not TENSORFLOW:  # whose threads do not go with torch's workers, which are forked: they hang
+    SCENARIOS += [
+        Scenario("torch DataLoader, workers 2", loader="torch, workers"),
+        Scenario("by step, torch DataLoader, workers 2", loader="torch, workers", **STEPS),
+    ]
 if BACKEND != "jax":
     SCENARIOS += [Scenario("keras.random without a seed", model="keras.random")]
 if BACKEND != "torch":
     SCENARIOS += [
         Scenario("three steps at once", per_execution=3),
         Scenario("by step, three steps at once", per_execution=3, **STEPS),
+        Scenario("SIGTERM, three steps at once", per_execution=3, interrupt="sigterm", at=(1, 4)),
     ]
 if TENSORFLOW:
     SCENARIOS += [
