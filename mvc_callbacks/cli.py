@@ -167,7 +167,7 @@ def runs(session: Session) -> None:
     if not lines:
         session.note(f"the store {clean(store.path)} has no run with a version yet")
     else:
-        session.page(run_lines(lines, now=_now(), paint=session.paint))
+        session.page(run_lines(lines, now=_now(), paint=session.paint, width=session.width))
 
 
 @mvc.command(epilog="Example: mvc aliases")
@@ -189,7 +189,8 @@ def aliases(session: Session) -> None:
     elif not current:
         session.note(f"the store {clean(store.path)} has no alias yet: mvc promote REF NAME makes one")
     else:
-        session.say(alias_lines(current, versions=known, moves=moves, now=_now(), paint=session.paint))
+        paint, width = session.paint, session.width
+        session.say(alias_lines(current, versions=known, moves=moves, now=_now(), paint=paint, width=width))
 
 
 @mvc.command("alias-log", epilog="Example: mvc alias-log production")
@@ -214,7 +215,7 @@ def alias_log(session: Session, name: str | None) -> None:
         session.note(f"the store {clean(store.path)} has no alias yet: mvc promote REF NAME makes one")
     else:
         known = versions_of(store, {each for move in moves for each in (move.id, move.previous) if each})
-        session.page(move_lines(moves, versions=known, paint=session.paint))
+        session.page(move_lines(moves, versions=known, paint=session.paint, width=session.width))
 
 
 @mvc.command(epilog="Example: mvc verify --full")

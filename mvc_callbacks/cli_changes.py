@@ -140,18 +140,20 @@ def prune(
     from mvc_callbacks.viewing import versions_of
 
     store = session.store
-    report = store.prune(
-        *refs,
-        keep_last=keep_last,
-        keep_best=keep_best,
-        keep_every=keep_every,
-        keep_alias=keep_alias or None,
-        older_than=older_than,
-        run=run,
-        what=what,
-        dry_run=dry_run,
-        policy=why,
-    )
+    with session.progress("reading what versions need") as progress:
+        report = store.prune(
+            *refs,
+            keep_last=keep_last,
+            keep_best=keep_best,
+            keep_every=keep_every,
+            keep_alias=keep_alias or None,
+            older_than=older_than,
+            run=run,
+            what=what,
+            dry_run=dry_run,
+            policy=why,
+            progress=progress,
+        )
     if session.as_json:
         session.tell(report.to_dict())
     else:
@@ -185,7 +187,8 @@ def rebuild(session: Session) -> None:
 
     store = session.store
     _ = store.identity  # raises where there is no store; rebuilding would make an empty one
-    report = store.rebuild()
+    with session.progress("rebuilding") as progress:
+        report = store.rebuild(progress=progress)
     if session.as_json:
         session.tell(report.to_dict())
     else:

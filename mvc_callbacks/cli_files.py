@@ -108,7 +108,8 @@ def import_(session: Session, given: tuple[Path, ...], run: str) -> None:
         from mvc_callbacks.torch_files import import_file
     except ImportError as error:
         raise MissingFramework(f"importing needs {error.name or 'torch'}: pip install torch") from error
-    versions = import_file(session.store, list(given), run=run)
+    with session.progress("importing") as progress:
+        versions = import_file(session.store, list(given), run=run, progress=progress)
     if session.as_json:
         session.tell([each.to_dict() for each in versions])
         return

@@ -21,6 +21,7 @@ from mvc_callbacks.host_cache import cache_folder, open_database, place_of, stam
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Manifest
 from mvc_callbacks.objects import Suffix
+from mvc_callbacks.progress import Progress
 from mvc_callbacks.refs import check_digest
 
 __all__ = ["File", "Needs"]
@@ -69,14 +70,20 @@ class Needs:
         self._noted: list[Manifest] = []
         self._registered = False
         self._prepared = False
+        self._progress: Progress | None = None
         self._unread: dict[bytes, MVCError | OSError] = {}
 
-    def prepare(self) -> None:
-        """Read what this host never saw before the store's lock is taken, so that no save waits for it."""
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Read what this host never saw before the store's lock is taken, so that no save waits for it.
+
+        Args:
+            progress: Called with the manifests read and their number.
+        """
         if not self._prepared:
-            self._prepared = True
+            self._prepared, self._progress = True, progress
             with contextlib.suppress(MVCError, OSError), self.asked():
                 pass  # what cannot be read is told when it is asked about
+            self._progress = None
 
     @contextlib.contextmanager
     def asked(self) -> Iterator[Needs]:
@@ -190,7 +197,9 @@ class Needs:
         self._unread = {}
         self._add_noted(database)
         wanted = self._take_histories(database) | self._changed_manifests(database)
-        for digest in wanted:
+        for done, digest in enumerate(wanted, 1):
+            if self._progress is not None:
+                self._progress(done, len(wanted))
             known = database.execute("SELECT 1 FROM manifests WHERE digest=?", [digest]).fetchone()
             needed = database.execute("SELECT 1 FROM wants WHERE digest=? AND kind<2", [digest]).fetchone()
             if needed and not known:

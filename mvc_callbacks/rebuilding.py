@@ -15,6 +15,7 @@ from mvc_callbacks.errors import CorruptHistory, MVCError
 from mvc_callbacks.finding import order_of
 from mvc_callbacks.history import Row
 from mvc_callbacks.layout import Layout, Shared
+from mvc_callbacks.progress import Progress
 from mvc_callbacks.reading import read_state, read_tree
 from mvc_callbacks.refs import check_name
 from mvc_callbacks.row_checks import check_row
@@ -59,10 +60,12 @@ class Rebuilder:
 
     Args:
         layout: The store.
+        progress: Called with the records read and their number.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, progress: Progress | None = None) -> None:
         self._layout = layout
+        self._progress = progress
         self._problems: list[str] = []
 
     def rebuild(self, only: str | None = None) -> RebuildReport:
@@ -200,7 +203,12 @@ class Rebuilder:
         deleted = _deleted(events) - standing
         later = by_version(events)
         found = []
-        for identity, record in self._layout.versions.all(self._problems, patient=False):
+        whole = sum(1 for _ in self._layout.versions.ids()) if self._progress is not None else 0
+        for done, (identity, record) in enumerate(
+            self._layout.versions.all(self._problems, patient=False), 1
+        ):
+            if self._progress is not None:
+                self._progress(done, max(done, whole))
             if identity in deleted:
                 continue
             try:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mvc_callbacks.render import PLAIN, Cell, Paint, age, clean, columns, moment, number, short, size
+from mvc_callbacks.render import (
+    PLAIN,
+    Cell,
+    Paint,
+    age,
+    clean,
+    clip,
+    clip_painted,
+    columns,
+    moment,
+    number,
+    short,
+    size,
+    width_of,
+)
 from mvc_callbacks.versions import AliasMove, Version
 
 __all__ = ["RunLine", "alias_lines", "move_lines", "run_cells", "run_lines"]
 
 _LONGEST_HEAD = 24
 _MOST_LABELS = 4
+_LEAST_TEXT = 16  # of the last column, for which others go on a narrow terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +60,40 @@ class RunLine:
     further: tuple[str, ...] = ()
 
 
-def run_lines(runs: Sequence[RunLine], *, now: datetime, paint: Paint = PLAIN) -> list[str]:
-    """Tell runs, one a line for each chain of resumed ones."""
+def run_lines(
+    runs: Sequence[RunLine], *, now: datetime, paint: Paint = PLAIN, width: int | None = None
+) -> list[str]:
+    """Tell runs, one a line for each chain of resumed ones.
+
+    Args:
+        runs: In the order of the lines.
+        now: The time that ages are counted to.
+        paint: How it is coloured.
+        width: Columns of the terminal; None for no limit.
+    """
     heads, rows, right = run_cells(runs, now=now)
-    return columns(heads, rows, right=right, paint=paint)
+    return _fitted(heads, rows, ("FRAMEWORK", "STORED", "BEGAN", "VERSIONS"), width, paint, right)
+
+
+def _fitted(
+    heads: list[str],
+    rows: list[list[Cell]],
+    dispensable: Sequence[str],
+    width: int | None,
+    paint: Paint,
+    right: Collection[str] = (),
+) -> list[str]:
+    """Lay a table out; on a narrow terminal columns go, in an order, and then lines are cut."""
+    if width is None:
+        return columns(heads, rows, right=right, paint=paint)
+    for head in dispensable:
+        short_rows = [[*row[:-1], Cell(clip(row[-1].text, _LEAST_TEXT))] for row in rows]
+        if max(map(width_of, columns(heads, short_rows))) <= width:
+            break
+        at = heads.index(head)
+        heads = heads[:at] + heads[at + 1 :]
+        rows = [row[:at] + row[at + 1 :] for row in rows]
+    return [clip_painted(line, width) for line in columns(heads, rows, right=right, paint=paint)]
 
 
 def run_cells(
@@ -94,6 +139,7 @@ def alias_lines(
     moves: Mapping[str, AliasMove],
     now: datetime,
     paint: Paint = PLAIN,
+    width: int | None = None,
 ) -> list[str]:
     """Tell aliases, one a line.
 
@@ -103,6 +149,7 @@ def alias_lines(
         moves: Name to the alias's last move.
         now: The time that ages are counted to.
         paint: How it is coloured.
+        width: Columns of the terminal; None for no limit.
     """
     rows = []
     for name, identity in aliases.items():
@@ -123,9 +170,8 @@ def alias_lines(
                 Cell(clean(move.why, 200) if move else ""),
             ]
         )
-    return columns(
-        ["ALIAS", "ID", "VERSION", "MOVED", "WHO", "HOW", "WHY"], rows, right={"MOVED"}, paint=paint
-    )
+    heads = ["ALIAS", "ID", "VERSION", "MOVED", "WHO", "HOW", "WHY"]
+    return _fitted(heads, rows, ("WHO", "HOW", "MOVED", "ID"), width, paint, {"MOVED"})
 
 
 def move_lines(
@@ -133,6 +179,7 @@ def move_lines(
     *,
     versions: Mapping[str, Version],
     paint: Paint = PLAIN,
+    width: int | None = None,
 ) -> list[str]:
     """Tell the moves of aliases, one a line.
 
@@ -140,6 +187,7 @@ def move_lines(
         moves: In the order of the lines.
         versions: Id to version, as far as the store has them.
         paint: How it is coloured.
+        width: Columns of the terminal; None for no limit.
     """
 
     def place(identity: str | None) -> Cell:
@@ -161,4 +209,5 @@ def move_lines(
         ]
         for each in moves
     ]
-    return columns(["WHEN", "ALIAS", "HOW", "FROM", "TO", "WHO", "WHY"], rows, paint=paint)
+    heads = ["WHEN", "ALIAS", "HOW", "FROM", "TO", "WHO", "WHY"]
+    return _fitted(heads, rows, ("WHO", "WHEN"), width, paint)

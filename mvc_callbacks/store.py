@@ -260,6 +260,7 @@ class VersionStore(AliasMover):
         what: Literal["weights", "state"] = "weights",
         dry_run: bool = False,
         policy: str | None = None,
+        progress: Progress | None = None,
     ) -> PruneReport:
         """Remove weights or training state of versions; their records stay.
 
@@ -278,6 +279,8 @@ class VersionStore(AliasMover):
             what: ``weights`` (and the state with them), or only the training ``state``.
             dry_run: Tell only.
             policy: Why, in words; kept with the version.
+            progress: Called with the manifests that this host reads for the first time, and their number; a
+                notebook shows a bar by itself.
 
         Returns:
             What was removed.
@@ -314,6 +317,8 @@ class VersionStore(AliasMover):
             there = [row for row in self._rows(run) if has(row, what)]
             return choose(there, **rules, named=None if aliases is None else self._ever_named(aliases))
 
+        with progress_bar("reading what versions need", progress) as told:
+            self._pruner.needs.prepare(told)
         report = self._prune_rows(
             chosen,
             what=what,
@@ -387,12 +392,17 @@ class VersionStore(AliasMover):
                     )
             return self._pruner.delete_run(label, rows)
 
-    def rebuild(self) -> RebuildReport:
-        """Make history and aliases again from records and events alone."""
+    def rebuild(self, *, progress: Progress | None = None) -> RebuildReport:
+        """Make history and aliases again from records and events alone.
+
+        Args:
+            progress: Called with the records read and their number; a notebook shows a bar by itself.
+        """
         self._layout.check()
         self._layout.open_for_writing()
         self._layout.make_staging()
-        return Rebuilder(self._layout).rebuild()
+        with progress_bar("rebuilding", progress) as told:
+            return Rebuilder(self._layout, told).rebuild()
 
     def note_manifests(self, written: Iterable[Manifest]) -> None:
         """Remember what was just written, so that the next removal need not read it."""

@@ -17,6 +17,7 @@ from mvc_callbacks.export import check_target
 from mvc_callbacks.hyperparameters import hiding, tell
 from mvc_callbacks.lightning_io import checkpoint_of
 from mvc_callbacks.markers import without_markers
+from mvc_callbacks.progress import Progress
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.tensors import State, Tensor
@@ -81,7 +82,12 @@ def tensors_of(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def import_file(
-    store: VersionStore, paths: list[Path], *, run: str = "imported", framework: str | None = None
+    store: VersionStore,
+    paths: list[Path],
+    *,
+    run: str = "imported",
+    framework: str | None = None,
+    progress: Progress | None = None,
 ) -> list[Version]:
     """Take files in as the versions of one run.
 
@@ -90,6 +96,7 @@ def import_file(
         paths: Files, in the order of the versions.
         run: The run's label.
         framework: Else found out from the files.
+        progress: Called with the files' bytes that are in the store, and all of them.
 
     Returns:
         The versions.
@@ -105,9 +112,11 @@ def import_file(
         record={"imported": True},
     )
     made = []
+    done, whole = 0, sum(path.stat().st_size for path, _, _ in read)
     for path, taken, known in read:
         parent = lineage.by_content(store, taken.weights)
-        source = {"file": path.name, "sha256": digest_of_file(path), "bytes": path.stat().st_size}
+        size = path.stat().st_size
+        source = {"file": path.name, "sha256": digest_of_file(path), "bytes": size}
         made.append(
             opened.commit(
                 taken,
@@ -120,6 +129,9 @@ def import_file(
                 facts={"imported": {**source, **known["told"]}, **known["facts"]},
             )
         )
+        done += size
+        if progress is not None:
+            progress(done, whole)
     return made
 
 

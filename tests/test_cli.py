@@ -830,6 +830,24 @@ def test_no_line_of_a_log_is_wider_than_the_terminal(store: VersionStore) -> Non
     assert max(map(len, said.replace("\r", "").splitlines())) <= 100
 
 
+def test_no_line_of_runs_and_aliases_is_wider_than_the_terminal(store: VersionStore) -> None:
+    label = "a-label-of-forty-eight-letters-which-is-not-few"
+    run, monitor = store.open_run(label, framework="torch"), Monitor("val_loss", "min")
+    run.commit(snapshot(5), metrics={"val_loss": 0.7}, monitor=monitor)
+    for name in ("production", "another-alias"):
+        store.promote(f"{label}/1", name, why="because " * 20)
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    for command, heads, gone in (
+        ("runs", ("RUN", "BEST"), "FRAMEWORK"), ("aliases", ("ALIAS", "VERSION", "WHY"), "WHO"),
+        ("alias-log", ("ALIAS", "HOW"), "WHO"),
+    ):  # fmt: skip
+        said = on_terminal([command, "--store", str(store.path)], environment)
+        lines = said.replace("\r", "").splitlines()
+        assert max(map(len, lines)) <= 100
+        assert set(heads) <= set(lines[0].split()) and gone not in lines[0]
+        assert gone in call(store, command).stdout  # all of it, where it is no terminal
+
+
 def test_colours_are_for_terminals_that_want_them(store: VersionStore) -> None:
     plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM", "COLUMNS")}
     arguments = ["log", "--store", str(store.path)]

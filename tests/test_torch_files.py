@@ -244,3 +244,15 @@ def test_a_folder_of_hugging_face_is_loaded_by_transformers(tmp_path: Path) -> N
     config.save_pretrained(tmp_path / "hub")
     loaded = transformers.BertModel.from_pretrained(tmp_path / "hub")
     assert all(torch.equal(each, model.state_dict()[name]) for name, each in loaded.state_dict().items())
+
+
+def test_an_import_tells_how_far_it_is(tmp_path: Path) -> None:
+    from mvc_callbacks.torch_files import import_file
+
+    paths = [tmp_path / f"{place}.pt" for place in range(2)]
+    for place, path in enumerate(paths):
+        torch.save({"weight": torch.full((8,), float(place))}, path)
+    told: list[tuple[int, int]] = []
+    import_file(VersionStore(tmp_path / "store"), paths, progress=lambda *each: told.append(each))
+    first, second = (path.stat().st_size for path in paths)
+    assert told == [(first, first + second), (first + second, first + second)]

@@ -625,3 +625,17 @@ def test_what_was_pruned_before_counts_for_no_rule(store: VersionStore) -> None:
     assert store.prune(keep_best=1, keep_last=1).versions == ()
     store.prune(keep_last=1, what="state")
     assert store.get("base/3").has_training_state
+
+
+def test_the_first_removal_of_a_host_tells_how_far_it_has_read(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commit(store, "base", 3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a host that never saw it"))
+    told: list[tuple[int, int]] = []
+    there = VersionStore(store.path)
+    there.prune("base/1", progress=lambda done, whole: told.append((done, whole)))
+    assert told and told == [(place, len(told)) for place in range(1, len(told) + 1)]
+    before = len(told)
+    there.prune("base/2", progress=lambda done, whole: told.append((done, whole)))
+    assert len(told) == before  # it knows them now

@@ -262,3 +262,10 @@ def test_a_rebuild_writes_no_object(store: VersionStore) -> None:
     before = objects(store)
     store.rebuild()
     assert objects(store) == before
+
+
+def test_a_rebuild_tells_how_far_it_is(store: VersionStore) -> None:
+    commit(store, "base", 3)
+    told: list[tuple[int, int]] = []
+    store.rebuild(progress=lambda done, whole: told.append((done, whole)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
