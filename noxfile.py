@@ -26,6 +26,14 @@ ROOT = Path(__file__).parent
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 UNITS = ["tests/test_expressions.py", "tests/test_packs.py", "tests/test_tensors.py", "tests/test_urls.py"]
 UNITS += ["tests/test_metrics.py", "tests/test_cli.py", "tests/test_arguments.py", "tests/test_watching.py"]
+UNITS += [
+    "tests/test_diff.py",
+    "tests/test_display.py",
+    "tests/test_fingerprint.py",
+    "tests/test_listings.py",
+]
+UNITS += ["tests/test_masking.py", "tests/test_progress.py", "tests/test_sources.py", "tests/test_tree.py"]
+UNITS += ["tests/test_hyperparameters.py", "tests/test_weight_changes.py", "tests/test_bad_inputs.py"]
 FUZZED = ["pack", "foreign safetensors", "manifest", "record", "event", "database", "aliases", "format"]
 FUZZED += ["tree", "listing", "condition", "text"]
 # Two workers of pytest fill two cores; more threads in each would only wait for one another.

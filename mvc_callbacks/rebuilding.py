@@ -18,7 +18,6 @@ from mvc_callbacks.layout import Layout, Shared
 from mvc_callbacks.progress import Progress
 from mvc_callbacks.reading import read_state, read_tree
 from mvc_callbacks.refs import check_name
-from mvc_callbacks.row_checks import check_row
 from mvc_callbacks.rows import apply_event, by_version, is_event, row_of
 
 __all__ = ["RebuildReport", "Rebuilder"]
@@ -217,23 +216,12 @@ class Rebuilder:
                 for event_id, event in later.get(identity, ()):
                     undone = event["event"] == "prune" and event["what"] == "weights" and identity in standing
                     if not undone:
-                        row = self._with_event(row, event_id, event)
+                        apply_event(row, event_id, event)  # `is_event` has seen that its fields are a row's
             except MVCError as error:
                 self._problems.append(f"versions/{identity}: {error}")
                 continue
             found.append(row)
         return found
-
-    def _with_event(self, row: Row, identity: str, event: Mapping[str, Any]) -> Row:
-        """Return the row with what an event says, or as it is where that would make no row of it."""
-        changed = dict(row)
-        try:
-            apply_event(changed, identity, event)
-            check_row(changed)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            self._problems.append(f"events/{identity} says what no event says ({error}); it was left out")
-            return row
-        return changed
 
     def _unfinished(self, row: Row) -> str | None:
         """Tell why a record that no history names is not adopted: a crash may have left it."""
