@@ -80,6 +80,8 @@ class Run:
         label: The run's label.
         chain: Ids of the run's versions, oldest first.
         framework: ``lightning``, ``pytorch_lightning``, ``keras`` or ``torch``.
+        cached: Whether the system should keep what is written in memory. In a notebook it is read soon;
+            beside training it would push out the training data.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Run:
         self.label = label
         self.chain: list[str] = []
         self.framework = framework
+        self.cached = True
         self._store = store
         self._layout = layout
         self._base = base
@@ -207,13 +210,17 @@ class Run:
 
     def _write(self, snapshot: Snapshot) -> _Parts:
         additions = None if snapshot.additions is None else self._put_tree(snapshot.additions)
-        weights = write_state(self._layout, snapshot.weights, self._weights, safe=self._safe)
+        weights = write_state(
+            self._layout, snapshot.weights, self._weights, safe=self._safe, cached=self.cached
+        )
         if snapshot.tree is None:
             return _Parts(weights, additions)
         if snapshot.tree_tensors is None:
             raise ValueError("a snapshot with a tree needs its tensors")
         tree = self._put_tree(snapshot.tree)
-        state = write_state(self._layout, snapshot.tree_tensors, self._state, safe=self._safe)
+        state = write_state(
+            self._layout, snapshot.tree_tensors, self._state, safe=self._safe, cached=self.cached
+        )
         return _Parts(weights, additions, state, tree)
 
     def _put_tree(self, tree: Any) -> tuple[str, int]:

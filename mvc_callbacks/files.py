@@ -107,7 +107,9 @@ def make_new_folder(path: Path) -> bool:
     return True
 
 
-def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True, size: int = 0) -> Path:
+def stage(
+    folder: Path, chunks: Iterable[Buffer], *, durable: bool = True, size: int = 0, cached: bool = True
+) -> Path:
     """Write chunks into a new file of a staging folder.
 
     Args:
@@ -115,6 +117,7 @@ def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True, size:
         chunks: Buffers, written one after the other.
         durable: Also wait until the disk has them.
         size: Their bytes, where they are known: the disk's blocks are asked for together.
+        cached: Whether it will be read soon; otherwise the system need not keep it in memory.
 
     Returns:
         The path of the new file; nothing is left there when writing fails.
@@ -135,6 +138,9 @@ def stage(folder: Path, chunks: Iterable[Buffer], *, durable: bool = True, size:
                 _write_all(descriptor, chunk)
             if durable:
                 os.fsync(descriptor)
+            if not cached and hasattr(os, "posix_fadvise"):
+                with contextlib.suppress(OSError):
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
     except BaseException:

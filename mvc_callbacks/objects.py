@@ -71,7 +71,13 @@ class ObjectFolder:
         return files.size_of(self.path_of(digest, suffix))
 
     def put(
-        self, digest: str, chunks: Sequence[files.Buffer], size: int, suffix: Suffix = ".safetensors"
+        self,
+        digest: str,
+        chunks: Sequence[files.Buffer],
+        size: int,
+        suffix: Suffix = ".safetensors",
+        *,
+        cached: bool = True,
     ) -> int:
         """Store an object unless it is there.
 
@@ -80,6 +86,7 @@ class ObjectFolder:
             chunks: Its bytes, the first buffer being its header.
             size: How many; a file of another size or beginning was cut or zeroed, and is replaced.
             suffix: Kind of file.
+            cached: Whether it will be read soon.
 
         Returns:
             Bytes written: ``size``, or 0. The name is durable only after `sync`.
@@ -87,17 +94,23 @@ class ObjectFolder:
         Raises:
             OSError: If the disk refuses; nothing is left behind.
         """
-        return self.stage(digest, chunks, size, suffix).adopt()
+        return self.stage(digest, chunks, size, suffix, cached=cached).adopt()
 
     def stage(
-        self, digest: str, chunks: Sequence[files.Buffer], size: int, suffix: Suffix = ".safetensors"
+        self,
+        digest: str,
+        chunks: Sequence[files.Buffer],
+        size: int,
+        suffix: Suffix = ".safetensors",
+        *,
+        cached: bool = True,
     ) -> Staged:
         """Write an object, as `put` does, but leave it without its name."""
         path = self.path_of(digest, suffix)
         if files.size_of(path) == size and files.begins_with(path, chunks[0]):
             return Staged(digest, path, None, 0)
         self._make_folder_of(path, durable=False)
-        return Staged(digest, path, files.stage(self._staging, chunks, size=size), size)
+        return Staged(digest, path, files.stage(self._staging, chunks, size=size, cached=cached), size)
 
     def _make_folder_of(self, path: Path, *, durable: bool = True) -> None:
         files.make_folder(path.parent, durable=durable)

@@ -164,6 +164,7 @@ class Recorder:
         """Reserve the run's label, and return it."""
         if self._run is None:
             self._run = self.store.open_run(self._label, framework=self._framework, record=self._tell_run)
+            self._run.cached = False
             if self.resumed is not None:
                 self._run.chain[:0] = _chain_before(self.store, self.resumed)
         return self._run.label

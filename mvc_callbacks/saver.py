@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["Saver", "SideWork"]
+__all__ = ["Saver", "SideWork", "give_way"]
 
 _log = logging.getLogger(__name__)
 PATIENCE = 1.0  # seconds after which somebody who waits is told why
+_NICER = 10  # a tenth of the share of a thread of training, where both want a core
 
 
 class Saver:
@@ -87,6 +90,7 @@ class Saver:
         return error
 
     def _work(self) -> None:
+        give_way()
         while True:
             with self._changed:
                 if not self._jobs:
@@ -145,10 +149,22 @@ class SideWork:
             self._thread.join()
 
     def _run(self) -> None:
+        give_way()
         try:
             self._work(self._cancelled.is_set)
         except Exception:
             _log.warning("%s ended with an error", self._thread.name, exc_info=True)
+
+
+def give_way() -> None:
+    """Let other threads have the cores before this one and those that it starts.
+
+    Training steps wait for the slowest of their threads: one that has to share a core holds all up.
+    """
+    if sys.platform == "linux":  # elsewhere it would be the whole process's
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICER)
 
 
 _busy: weakref.WeakSet[Saver] = weakref.WeakSet()

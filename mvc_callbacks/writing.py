@@ -51,7 +51,12 @@ class Written:
 
 
 def write_state(
-    layout: Layout, state: State, previous: Manifest | None, *, safe: list[int] | None = None
+    layout: Layout,
+    state: State,
+    previous: Manifest | None,
+    *,
+    safe: list[int] | None = None,
+    cached: bool = True,
 ) -> Written:
     """Store a state durably, and its manifest.
 
@@ -61,6 +66,8 @@ def write_state(
         previous: The state that the run's last version had here: its small tensors are referred to where they
             lie, and its manifest may be the base of this one's.
         safe: Gets the bytes of tensors as they are stored, or found to be.
+        cached: Whether it will be read soon; otherwise it does not push other files, such as the training
+            data, out of the system's memory.
 
     Returns:
         What was written.
@@ -71,7 +78,7 @@ def write_state(
     with (
         ThreadPoolExecutor(_CORES, thread_name_prefix="mvc-hash") as hashing,
         ThreadPoolExecutor(_THREADS, thread_name_prefix="mvc-write") as pool,
-        _Objects(layout, state, previous, pool, [] if safe is None else safe) as objects,
+        _Objects(layout, state, previous, pool, [] if safe is None else safe, cached) as objects,
     ):
         named = objects.hash_and_put(hashing)
         shapes = ((name, tensor.dtype, tensor.shape, named[name]) for name, tensor in state.tensors.items())
@@ -112,16 +119,24 @@ class _Objects:
         previous: The state before.
         pool: Where files are written.
         safe: Gets the bytes of tensors that are stored.
+        cached: Whether they will be read soon.
     """
 
     def __init__(
-        self, layout: Layout, state: State, previous: Manifest | None, pool: Executor, safe: list[int]
+        self,
+        layout: Layout,
+        state: State,
+        previous: Manifest | None,
+        pool: Executor,
+        safe: list[int],
+        cached: bool,
     ) -> None:
         self._layout = layout
         self._state = state
         self._previous = previous
         self._pool = pool
         self._safe = safe
+        self._cached = cached
         self._by_digest: dict[str, Tensor] = {}
         self._large: dict[str, Future[int]] = {}
         self._packs: list[tuple[list[str], Future[Staged]]] = []
@@ -185,7 +200,8 @@ class _Objects:
 
     def _put_large(self, digest: str, tensor: Tensor) -> int:
         header = tensor.header()
-        return self._layout.objects.put(digest, [header, tensor.data], len(header) + tensor.nbytes)
+        size = len(header) + tensor.nbytes
+        return self._layout.objects.put(digest, [header, tensor.data], size, cached=self._cached)
 
     def _begin_pack(self, keys: list[str]) -> None:
         self._packs.append((keys, self._pool.submit(self._stage_pack, keys)))
@@ -196,7 +212,8 @@ class _Objects:
         digest = hashlib.sha256()
         for chunk in files.gathered(chunks):
             digest.update(chunk)
-        return self._layout.objects.stage(digest.hexdigest(), chunks, sum(map(len, chunks)))
+        size = sum(map(len, chunks))
+        return self._layout.objects.stage(digest.hexdigest(), chunks, size, cached=self._cached)
 
     def finish(
         self, named: Mapping[str, str], existing: Manifest | None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -21,6 +23,28 @@ def test_jobs_run_in_order(background: bool) -> None:
     saver.wait()
     assert done == list(range(20))
     assert saver.idle
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities are of whole processes")
+def test_training_has_the_cores_before_work_beside_it() -> None:
+    def told() -> None:
+        with ThreadPoolExecutor(1) as pool:  # hashing and writing are done by threads that a job starts
+            seen.append(pool.submit(_priority).result())
+
+    seen: list[int] = []
+    own = _priority()
+    saver = Saver()
+    saver.submit(told)
+    saver.wait()
+    SideWork(lambda _: told(), name="beside").wait("it")
+    assert seen == [min(own + 10, 19)] * 2
+    assert _priority() == own
+    Saver(background=False).submit(told)
+    assert seen[2] == own
+
+
+def _priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 @pytest.mark.parametrize("background", [True, False])

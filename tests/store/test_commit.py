@@ -228,10 +228,10 @@ def test_a_pack_is_not_left_behind_when_another_file_cannot_be_written(
     before = objects(store)
     put = type(store._layout.objects).put
 
-    def full(folder: object, digest: str, chunks: object, size: int, suffix: str = ".safetensors") -> int:
+    def full(folder: object, digest: str, chunks: object, size: int, *more: str, cached: bool = True) -> int:
         if size > 4 * 1024 * 1024:
             raise OSError(errno.ENOSPC, "no space left on device")
-        return put(folder, digest, chunks, size, suffix)  # type: ignore[arg-type]
+        return put(folder, digest, chunks, size, *more, cached=cached)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(type(store._layout.objects), "put", full)
@@ -241,6 +241,36 @@ def test_a_pack_is_not_left_behind_when_another_file_cannot_be_written(
     assert objects(store) == before
     version = run.commit(snapshot(2, more={"large": large(3)}))
     assert bits(store, version) == expected(snapshot(2, more={"large": large(3)}))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no such call")
+def test_beside_training_the_system_need_not_keep_what_was_written(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    give_back = os.posix_fadvise
+
+    def advise(descriptor: int, *how: int) -> None:
+        told.append(os.fstat(descriptor).st_size)
+        give_back(descriptor, *how)
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    run = store.open_run("base", framework="torch")
+    run.commit(snapshot(1, more={"large": large(1)}))
+    assert told == []
+    run.cached = False
+    before = objects(store)
+    version = run.commit(snapshot(2, more={"large": large(2)}))
+    written = [name for name in objects(store).keys() - before.keys() if name.endswith(".safetensors")]
+    assert len(told) == len(written) == 3  # what trains, the large one, the momentum
+    assert bits(store, version) == expected(snapshot(2, more={"large": large(2)}))
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EINVAL, "not here")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    version = run.commit(snapshot(3))
+    assert bits(store, version) == expected(snapshot(3))
 
 
 def test_bad_input_26_tied_names_are_stored_once(store: VersionStore) -> None:
