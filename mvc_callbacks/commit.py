@@ -191,8 +191,9 @@ class Run:
                     whole = True
                 if whole:
                     self._heal(record)
-                    record_id, record = self._in_order(record_id, record, shared)
-                    self._append(record_id, record, shared)
+                    if not self._is_adopted(record_id, number):
+                        record_id, record = self._in_order(record_id, record, shared)
+                        self._append(record_id, record, shared)
                     break
                 seen = shared.epoch
             # Somebody pruned meanwhile, and an object that was there before is gone: write it again.
@@ -253,6 +254,13 @@ class Run:
         code = self._told.get("code")
         patch = code.get("patch") if isinstance(code, Mapping) else None
         self._store.held.heal([*listings_in(record["data"]), (patch, ".patch")])
+
+    def _is_adopted(self, identity: str, number: int) -> bool:
+        """Tell whether a rebuild found this record, and its version counts: it may have a name by now."""
+        with suppress(CorruptHistory):  # told, and mended, when the row is added
+            row = self._layout.history.row(self.label, number)
+            return row is not None and row["id"] == identity
+        return False
 
     def _in_order(self, identity: str, record: dict[str, Any], shared: Shared) -> tuple[str, dict[str, Any]]:
         """Write the record again where another run added a version meanwhile: the later one has more."""

@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forker import Forker
@@ -357,3 +358,32 @@ def test_what_has_no_hard_link_is_renamed(tmp_path: Path, monkeypatch: pytest.Mo
 def test_of_two_who_make_one_folder_one_has_made_it(tmp_path: Path) -> None:
     assert files.make_new_folder(tmp_path / "a")
     assert not files.make_new_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize("pruned", [False, True], ids=["", "while somebody prunes"])
+def test_a_version_that_a_rebuild_adopts_while_it_is_saved_keeps_the_name_that_it_was_given(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, pruned: bool
+) -> None:
+    """Between its record and its row a rebuild may come, after which it is shown, and may be promoted."""
+    commit(store, "base", 2)
+    run = store.open_run("more", framework="torch")
+    run.commit(shot(3))
+    write = run._write_record
+
+    def meanwhile(*args: Any) -> Any:
+        written = write(*args)
+        monkeypatch.undo()
+        there = VersionStore(store.path)
+        there.rebuild()
+        there.promote("more/2", "production")
+        if pruned:
+            there.prune("base/1")
+        return written
+
+    monkeypatch.setattr(run, "_write_record", meanwhile)
+    version = run.commit(shot(4))
+    assert store.aliases() == {"production": version.id}
+    assert store.get("production") == version == store.get("more/2")
+    assert bits(store, "production") == expected(shot(4))
+    assert run.commit(shot(5)).parents[0].id == version.id
+    check(store.path, {version.id: expected(shot(4))})
