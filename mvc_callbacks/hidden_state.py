@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import itertools
 import operator
@@ -11,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from types import CodeType, FunctionType, GeneratorType
 from typing import Any
 
-from mvc_callbacks.reachable import walk
+from mvc_callbacks.reachable import UNSEEN, walk
 
 __all__ = ["Watch", "differences", "tokens_of"]
 
 _LONGEST = 1 << 20  # bytes of an array that are looked at
 _LONGEST_TEXT = 60
+_SHORT = 64
+_MOST_NUMBERS = 1 << 14  # spread over its whole length
 _MOST_VALUES = 500
 _SHOWN = 5
 
@@ -38,7 +41,7 @@ class Watch:
         Args:
             watched: What, in words, to object.
         """
-        self._seen = {name: _public(each) for name, each in watched.items()}
+        self._seen = {name: tokens_of(each) for name, each in watched.items()}
 
     def meet(self, watched: Mapping[str, Any]) -> None:
         """Remember how those objects are that were not seen before, or are others than those of that name."""
@@ -55,11 +58,12 @@ class Watch:
         """
         told = {}
         for name, each in watched.items():
-            now, before = tokens_of(each), self._seen.get(name, {})
+            found, before = dict(walk(each)), self._seen.get(name, {})
+            now = _tokens(found, id(each))
             changed = before.get("") == now[""]
-            found = dict(walk(each))
             told[name] = {
-                **_settings(each),
+                **_settings(found),
+                "unseen": UNSEEN in found,
                 "changed": {
                     path: _portable(found[path])
                     for path, token in now.items()
@@ -72,13 +76,15 @@ class Watch:
         """Return one sentence for each object that is not as it was; another object begins without a past."""
         told = []
         for name, each in watched.items():
-            now, before = _public(each), self._seen.get(name, {})
+            now, before = tokens_of(each), self._seen.get(name, {})
             if before.get("") != now[""]:
                 self._seen[name] = now
                 continue
             names = [
                 key for key in now if key.partition(".")[0] not in self._skip and before.get(key) != now[key]
             ]
+            if UNSEEN in now:
+                told.append(_too_much(name))
             if names:
                 told.append(f"{name} changes {_shown(names)}, which no version holds")
         return told
@@ -96,8 +102,10 @@ def differences(then: Mapping[str, Mapping[str, Any]], watched: Mapping[str, Any
     """
     reasons = []
     for name in then.keys() & watched.keys():
-        before, value = then[name], watched[name]
-        now, found = _settings(value), dict(walk(value))
+        before, found = then[name], dict(walk(watched[name]))
+        now = _settings(found)
+        if before.get("unseen") or UNSEEN in found:
+            reasons.append(_too_much(name))
         lost = [
             path
             for path, token in before["changed"].items()
@@ -123,11 +131,15 @@ def _shown(paths: list[str]) -> str:
     return ", ".join(outer[:_SHOWN])
 
 
-def _settings(value: Any) -> dict[str, Any]:
-    """Return the short plain values that an object leads to, and a digest of its functions."""
+def _too_much(name: str) -> str:
+    return f"{name} leads to more objects than are looked at, so that changes of the others are not seen"
+
+
+def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the short plain values among what was found, and a digest of its functions."""
     values: dict[str, str] = {}
     code = 0
-    for path, each in walk(value):
+    for path, each in found.items():
         if isinstance(each, FunctionType):
             code = zlib.crc32(f"{path} {_of_code(each.__code__)}".encode(), code)
         elif isinstance(each, bool | int | float | str) and len(values) < _MOST_VALUES:
@@ -154,32 +166,32 @@ def _portable(value: Any) -> Any:
     if numpy is not None and isinstance(value, numpy.ndarray):
         return str(_of_array(value))
     if isinstance(value, list | tuple | dict | collections.deque):
-        return f"{type(value).__name__} of {len(value)}"
+        return f"{type(value).__name__} of {len(value)} {_of_numbers(value) or ''}".rstrip()
     return None
 
 
-def _public(value: Any) -> dict[str, Any]:
-    """Return the tokens of public attributes, where a framework keeps much in private ones and in code."""
-    return {path: each for path, each in tokens_of(value, code=False).items() if not path.startswith("_")}
-
-
-def tokens_of(value: Any, *, code: bool = True) -> dict[str, Any]:
+def tokens_of(value: Any) -> dict[str, Any]:
     """Return what a later call can be compared with, in the same process only.
 
     Args:
         value: The object.
-        code: As for `walk`.
 
     Returns:
         Path of everything that the object leads to, to token; the object itself has the name "". What nobody
         could compare is left out.
     """
-    found: dict[str, Any] = {"": id(value)}
-    for path, each in walk(value, code=code):
+    return _tokens(dict(walk(value)), id(value))
+
+
+def _tokens(found: Mapping[str, Any], itself: int) -> dict[str, Any]:
+    told: dict[str, Any] = {"": itself}
+    for path, each in found.items():
         token = _token(each) if path else None
         if token is not None:
-            found[path] = token
-    return found
+            told[path] = token
+    if UNSEEN in found:
+        told[UNSEEN] = UNSEEN
+    return told
 
 
 def _token(value: Any) -> Any:
@@ -195,7 +207,9 @@ def _token(value: Any) -> Any:
     if isinstance(value, FunctionType):
         return id(value.__code__)
     if isinstance(value, list | tuple | dict | collections.deque):
-        return (type(value).__name__, len(value))
+        return (type(value).__name__, len(value), _of_numbers(value))
+    if isinstance(value, array.array):
+        return ("array", len(value), zlib.crc32(memoryview(value)[: _LONGEST // value.itemsize]))
     if isinstance(value, set | frozenset):
         return (type(value).__name__, len(value), hash(frozenset(map(repr, itertools.islice(value, 64)))))
     if isinstance(value, GeneratorType):
@@ -203,6 +217,18 @@ def _token(value: Any) -> Any:
     if isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
         return (type(value).__name__, _length_hint(value), repr(value))
     return None
+
+
+def _of_numbers(value: Any) -> int | None:
+    """Digest the numbers of a long container, of which only the ends are walked: weights of samples, say."""
+    if len(value) <= _SHORT:
+        return None
+    if isinstance(value, dict):
+        value = value.values()
+    step = len(value) // _MOST_NUMBERS + 1
+    chosen = value[::step] if isinstance(value, list | tuple) else itertools.islice(value, 0, None, step)
+    numbers = [each for each in chosen if type(each) in (int, float, bool)]
+    return hash(tuple(numbers)) if numbers else None
 
 
 def _length_hint(value: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -10,6 +11,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Mapping
+from types import FunctionType, MethodType
 from typing import Any
 
 import keras
@@ -18,6 +20,7 @@ from mvc_callbacks import keras_machine, keras_state
 from mvc_callbacks.keras_callbacks import acting, name_of
 from mvc_callbacks.keras_pipelines import doubts, is_pipeline, structure
 from mvc_callbacks.keras_private import Epochs
+from mvc_callbacks.reachable import is_framework, is_framework_name
 
 __all__ = ["always_in_doubt", "conditions", "doubts_of_data", "roots", "watched"]
 
@@ -134,31 +137,42 @@ def roots(model: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("x", "validation_data")
         if (each := arguments.get(name)) is not None and not is_pipeline(each) and not hasattr(each, "shape")
     }
-    for name, each in watched(model, arguments).items():
-        inside = vars(each) if hasattr(each, "__dict__") else {}
-        found |= {f"{name}.{key}": value for key, value in inside.items() if not key.startswith("_")}
-    return found
+    return {**found, **watched(model, arguments)}
 
 
 def watched(model: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the objects of the user's whose plain attributes may be state: what, in words, to object."""
     found: dict[str, Any] = {}
     for index, each in enumerate(keras_state.layers_of(model)):
-        if not _of_keras(each):
-            kind = "model" if isinstance(each, keras.Model) else "layer"
-            found[f"the {kind} {type(each).__name__} ({index})"] = each
+        kind = "model" if isinstance(each, keras.Model) else "layer"
+        found |= _watched_of(f"the {kind} {type(each).__name__} ({index})", each)
     for name, each in (("optimizer", model.optimizer), ("loss", getattr(model, "loss", None))):
-        if each is not None and not _of_keras(each) and hasattr(each, "__dict__"):
-            found[f"the {name} {getattr(each, '__name__', type(each).__name__)}"] = each
+        if each is not None and hasattr(each, "__dict__"):
+            found |= _watched_of(f"the {name} {getattr(each, '__name__', type(each).__name__)}", each)
     for index, each in enumerate(acting(arguments)):
-        if not _of_keras(each) or type(each).__name__ == "LambdaCallback":
-            found[f"the callback {type(each).__name__} ({index})"] = each
+        found |= _watched_of(f"the callback {type(each).__name__} ({index})", each)
     x = arguments.get("x")
     for part in (x, *(getattr(x, name, None) for name in ("dataset", "sampler", "batch_sampler"))):
         home = type(part).__module__.partition(".")[0]
         if home not in ("builtins", "numpy", "torch", "tensorflow", "jax", "jaxlib", "keras", "pandas"):
             found[f"the data {type(part).__name__}"] = part
     return found
+
+
+def _watched_of(name: str, value: Any) -> dict[str, Any]:
+    """Keras' own objects keep their state themselves, but not that of functions that they were given."""
+    if not _of_keras(value):
+        return {name: value}
+    return {f"{name}'s {key}": each for key, each in vars(value).items() if _is_given(each)}
+
+
+def _is_given(value: Any) -> bool:
+    if isinstance(value, functools.partial):
+        return _is_given(value.func)
+    if isinstance(value, MethodType) and is_framework(value.__self__):
+        return False
+    module = getattr(value, "__module__", None) if isinstance(value, FunctionType | MethodType) else "keras"
+    return not is_framework_name(module)
 
 
 def _of_keras(value: Any) -> bool:

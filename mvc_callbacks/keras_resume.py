@@ -287,6 +287,8 @@ class Resuming:
         ]
         if self._in_validation:
             told.append("it was saved in the middle of a validation")
+        if self._model.stop_training:
+            told.append("it was saved when training was about to stop, which goes on now")
         batches = self._epochs.batches
         if not inside and batches is not None and self._seen < batches:
             told.append(f"its epoch was cut short after {self._seen} of {batches} batches")

@@ -32,6 +32,10 @@ _FORMAT = 1
 _of_trainers: weakref.WeakKeyDictionary[Any, Resuming] = weakref.WeakKeyDictionary()
 
 
+def _has_own_state(loader: Any) -> bool:
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
 class Resuming:
     """Keeps what a fit needs to be resumed exactly, and resumes it; one for a Trainer, on every rank.
 
@@ -239,6 +243,8 @@ class Resuming:
         for name in sorted(watched):
             if name in logged or name.removesuffix("_epoch") in logged:
                 reasons.append(f"the mean of {name!r} over the epoch, which something watches, begins anew")
+        if not self._own_state() and any(map(_has_own_state, self._loops.loaders)):
+            reasons.append("one loader goes on by a state of its own, and another one does not")
         if self._own_state() and any(getattr(each, "num_workers", 0) for each in self._loops.loaders):
             reasons.append("the workers of a stateful loader begin with another random state")
         if type(self._trainer.fit_loop._data_fetcher).__name__ == "_DataLoaderIterDataFetcher":
@@ -255,9 +261,7 @@ class Resuming:
     def _own_state(self) -> bool:
         """Tell whether all loaders go on by a state of their own, which Lightning has loaded."""
         loaders = self._loops.loaders
-        return bool(loaders) and all(
-            hasattr(each, "state_dict") and hasattr(each, "load_state_dict") for each in loaders
-        )
+        return bool(loaders) and all(map(_has_own_state, loaders))
 
     def _mine(self) -> Mapping[str, Any] | None:
         ranks = self._kept["ranks"] if self._kept is not None else []

@@ -78,9 +78,12 @@ def held(roots: Mapping[str, Any]) -> dict[str, Any]:
         Path to generator, each once.
     """
     found: dict[str, Any] = {}
-    for path, each in walk(roots):
-        if _is_generator(each):
-            found[path] = each
+    seen: set[int] = set()
+    for name, root in roots.items():  # each by itself, so that one that leads to too much hides no other
+        for path, each in walk(root):
+            if _is_generator(each) and id(each) not in seen:
+                seen.add(id(each))
+                found[f"{name}.{path}" if path else name] = each
     return found
 
 

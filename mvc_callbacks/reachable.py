@@ -11,9 +11,12 @@ from itertools import islice
 from types import CodeType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
-__all__ = ["is_framework", "owner_of", "walk"]
+__all__ = ["UNSEEN", "is_framework", "is_framework_name", "owner_of", "walk"]
 
-_DEEPEST = 8
+UNSEEN = "…"
+"""The path of what was too much to be gone through."""
+
+_DEEPEST = 24
 _MOST_OBJECTS = 20_000
 _MOST = 64  # entries of a container at its begin, and as many at its end
 _LONG = 4096
@@ -42,7 +45,7 @@ _SKIPPED = frozenset(("_fabric", "_iterator", "_trainer", "trainer", "training")
 
 
 def walk(root: Any, *, code: bool = True) -> Iterator[tuple[str, Any]]:
-    """Yield everything that an object leads to, each once, itself first.
+    """Yield everything that an object leads to, each once, itself first, what is near before what is far.
 
     No property is called and nothing is iterated but containers. The trainer and a loader's running iterator
     are left out, as they lead to everything else there is, and so is what frameworks keep for themselves.
@@ -52,29 +55,32 @@ def walk(root: Any, *, code: bool = True) -> Iterator[tuple[str, Any]]:
         code: Whether to look into classes, and at the globals that functions name.
 
     Yields:
-        Path and value. In another process that is made in the same way, the paths are the same.
+        Path and value; the last path is `UNSEEN` if there are too many objects. In another process that is
+        made in the same way, the paths are the same.
     """
     seen: dict[int, Any] = {}  # which also keeps them, as an id is given again
-    waiting: list[tuple[str, Any, int]] = [("", root, 0)]
+    waiting: collections.deque[tuple[str, Any, int]] = collections.deque([("", root, 0)])
     while waiting:
-        path, value, depth = waiting.pop()
+        path, value, depth = waiting.popleft()
         if not isinstance(value, _PLAIN):
-            if id(value) in seen or len(seen) > _MOST_OBJECTS:
+            if id(value) in seen:
                 continue
+            if len(seen) >= _MOST_OBJECTS:
+                yield UNSEEN, None
+                return
             seen[id(value)] = value
         yield path, value
         if depth < _DEEPEST and not isinstance(value, _PLAIN):
-            inside = [(_joined(path, key), each, depth + 1) for key, each in _inside(value, code)]
-            waiting += reversed(inside)
+            waiting += [(_joined(path, key), each, depth + 1) for key, each in _inside(value, code)]
 
 
 def is_framework(value: Any) -> bool:
     """Tell whether a framework made an object's class, so that it keeps its state itself."""
     kind = value if isinstance(value, type) else type(value)
-    return kind is object or _is_framework_name(kind.__module__)
+    return kind is object or is_framework_name(kind.__module__)
 
 
-def _is_framework_name(module: str | None) -> bool:
+def is_framework_name(module: str | None) -> bool:
     """Tell whether a module, by its name, is a framework's."""
     return (module or "").partition(".")[0] in _FRAMEWORKS
 
@@ -97,7 +103,7 @@ def _inside(value: Any, code: bool) -> Iterator[tuple[str, Any]]:
         yield from _of_function(value, code)
     elif isinstance(value, MethodType):
         # Such as `log`, which Lightning lends to callbacks.
-        if not _is_framework_name(value.__func__.__module__):
+        if not is_framework_name(value.__func__.__module__):
             yield from (("self", value.__self__), (value.__name__, value.__func__))
     elif isinstance(value, partial):
         yield from (("function", value.func), ("arguments", value.args), ("keywords", value.keywords))
@@ -122,20 +128,19 @@ def _key(key: Any) -> str:
 
 
 def _of_object(value: Any) -> Iterator[tuple[str, Any]]:
-    kind = type(value)
+    kind: Any = type(value)  # mypy does not know that classes are hashable
     attributes = getattr(value, "__dict__", None)
     if _is_open(kind) and isinstance(attributes, dict):
-        own: frozenset[str] = _own_names(kind)  # type: ignore[arg-type]  # classes are hashable
+        own: frozenset[str] = _own_names(kind)
         for name, each in list(attributes.items()):
             # Lightning keeps what loaders were made with, under such names.
             if name not in _SKIPPED and name not in own and not name.startswith("__"):
                 yield name, each
-    for base in kind.__mro__:
-        if _is_users(base):
-            for name in _slots(base):
-                if hasattr(value, name) and name not in _SKIPPED:
-                    yield name, getattr(value, name)
-            yield base.__name__, base
+    for base, slots in _users_bases(kind):
+        for name in slots:
+            if hasattr(value, name) and name not in _SKIPPED:
+                yield name, getattr(value, name)
+        yield base.__name__, base
     torch = sys.modules.get("torch")
     module = getattr(getattr(torch, "nn", None), "Module", None)
     if module is not None and isinstance(value, module):
@@ -146,6 +151,12 @@ def _of_module(module: Any) -> Iterator[tuple[str, Any]]:
     yield from list(module._modules.items())
     for name in sorted(module._non_persistent_buffers_set):
         yield name, module._buffers.get(name)
+
+
+@cache
+def _users_bases(kind: type) -> tuple[tuple[type, tuple[str, ...]], ...]:
+    """Return a class and its bases that are neither Python's nor an installed package's, with their slots."""
+    return tuple((base, _slots(base)) for base in kind.__mro__ if _is_users(base))
 
 
 def _slots(kind: type) -> tuple[str, ...]:
@@ -172,12 +183,14 @@ def _of_function(function: FunctionType, code: bool) -> Iterator[tuple[str, Any]
             yield name, cell.cell_contents
         except ValueError:  # not filled yet
             continue
-    if not _is_framework_name(function.__module__):
+    if not is_framework_name(function.__module__):
         yield "defaults", function.__defaults__
         yield "keyword defaults", function.__kwdefaults__
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:
         yield "wrapped", wrapped
+    if not is_framework_name(function.__module__):
+        yield from ((name, each) for name, each in vars(function).items() if name != "__wrapped__")
     if not code or not _is_users_code(function.__globals__):
         return
     names = _names(function.__code__)
@@ -198,6 +211,7 @@ def _names(code: CodeType) -> tuple[str, ...]:
     return tuple(names)
 
 
+@cache
 def _is_open(kind: type) -> bool:
     module = kind.__module__
     if module.startswith(_OPEN):
