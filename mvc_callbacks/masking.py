@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -52,6 +53,8 @@ _ABOUT = words(
 # Whatever lies under such a name is secret, also in lists and dictionaries.
 _HOLDS_SECRETS = words("credential credentials creds passwords secret secrets password")
 
+_LONGEST = 256  # letters of a name that are looked at, its last ones
+_REMEMBERED = 4096  # names
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _URL = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{1,31}://)([^\s/?#'\"]{1,2048})@")
 _QUERY = re.compile(r"([?&;])([A-Za-z0-9_.~-]{1,64})=([^&;#\s'\"]+)")
@@ -71,7 +74,12 @@ def looks_secret(name: str) -> bool:
         True for names like these; False for ``tokenizer``, ``pad_token``, ``max_tokens``, ``author``,
         ``key_dim``.
     """
-    parts = [word.lower() for word in _WORDS.findall(name[-256:])]
+    return _is_secrets(name[-_LONGEST:])
+
+
+@functools.lru_cache(_REMEMBERED)  # each save asks for the same thousand names again, on the training thread
+def _is_secrets(name: str) -> bool:
+    parts = [word.lower() for word in _WORDS.findall(name)]
     while parts and parts[-1].isdigit():  # "token2"
         parts.pop()
     if not parts or parts[-1] in _ABOUT:
@@ -123,13 +131,14 @@ def _is_secret(path: Any, key: Any, value: Any) -> bool:
     above = (
         path.split(".") if isinstance(path, str) else [each for each in path or () if isinstance(each, str)]
     )
-    if any(_holds_secrets(each) for each in above):
+    if any(_holds_secrets(each[-_LONGEST:]) for each in above):
         return True
     return isinstance(value, str) and "://" in value and without_credentials(value) != value
 
 
+@functools.lru_cache(_REMEMBERED)
 def _holds_secrets(name: str) -> bool:
-    parts = [word.lower() for word in _WORDS.findall(name[-256:])]
+    parts = [word.lower() for word in _WORDS.findall(name)]
     if not parts or parts[-1] in _ABOUT:
         return False
     return parts[-1] in _HOLDS_SECRETS or (parts[-1] in ("keys", "tokens") and looks_secret(name))

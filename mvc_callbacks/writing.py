@@ -29,7 +29,7 @@ __all__ = ["Written", "header_if_whole", "holds", "is_whole", "write_state"]
 # second hash.
 LARGE = 2 * 1024 * 1024
 _BATCH = 64
-_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_BYTES = 1024 * 1024
 _LARGEST_PACK = 50_000  # tensors; readers accept twice as many
 _PACK_BYTES = 32 * 1024 * 1024  # a pack is hashed and written by one thread: several share larger ones
 _CORES = max(2, min(16, os.cpu_count() or 2))
