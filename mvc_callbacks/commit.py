@@ -172,7 +172,7 @@ class Run:
         layout.make_staging()
         with layout.lock(f"beginning a version of the run {self.label}", patience=_WAITS):
             # Between a prune's new epoch and its removals nothing may be found that is about to go.
-            seen = layout.epoch()
+            seen = began = layout.epoch()
         self._tried = number
         rest = snapshot.tree_tensors.nbytes if snapshot.tree_tensors is not None else 0
         self._size, self._safe = snapshot.weights.nbytes + rest, []
@@ -191,7 +191,7 @@ class Run:
                     whole = True
                 if whole:
                     self._heal(record)
-                    if not self._is_adopted(record_id, number):
+                    if shared.epoch == began or not self._is_adopted(record_id, number):
                         record_id, record = self._in_order(record_id, record, shared)
                         self._append(record_id, record, shared)
                     break

@@ -536,7 +536,10 @@ def test_the_last_run_may_be_deleted(store: VersionStore) -> None:
 def test_a_run_that_an_alias_points_into_is_not_deleted(store: VersionStore) -> None:
     commit(store, "base", 2)
     store.promote("base/1", "production")
-    with pytest.raises(BadName, match="promote another version first"):
+    with pytest.raises(
+        BadName,
+        match=r"promote another version, or remove the alias \(`mvc remove-alias production`\), first",
+    ):
         store.delete_run("base")
     assert len(store.versions()) == 2
 
