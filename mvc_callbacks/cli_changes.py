@@ -170,7 +170,8 @@ def delete(session: Session, run: str) -> None:
     """Delete a run with the records of its versions, without asking."""
     from mvc_callbacks.cli_reports import removed
 
-    report = session.store.delete_run(run)
+    with session.progress("reading what versions need") as progress:
+        report = session.store.delete_run(run, progress=progress)
     if session.as_json:
         session.tell(report.to_dict())
     else:

@@ -171,6 +171,18 @@ class Finder:
             found = sorted([*found, *rows], key=order, reverse=True)[:count]
         return found
 
+    def by_weights(self, digest: str) -> Row | None:
+        """Return the newest row with a weights digest, or None; only databases that name it are parsed."""
+        found: Row | None = None
+        for path, newest in self._layout.totals.of().databases:
+            if found is not None and order_of(found) > newest:
+                break
+            if self._layout.history.names(Path(path), digest):
+                rows = self._layout.history.rows_of(Path(path))
+                same = [row for row in rows if row["weights"]["digest"] == digest]
+                found = max(same if found is None else [*same, found], key=order_of, default=None)
+        return found
+
     def _best(self, ref: Ref, text: str) -> Row:
         run = self._run(ref.name, text) if ref.name is not None else None
         for _ in range(_TRIES):

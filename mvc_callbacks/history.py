@@ -86,18 +86,27 @@ class AtomicStorage:
             CorruptHistory: If the file is empty, truncated, too large, no regular file, or not what
                 mvc_callbacks writes.
         """
-        try:
-            data = files.read_file(self.path, limit=LIMIT)
-        except MissingObject:
+        data = self._bytes()
+        if data is None:
             return None
-        except UnsafeFile as error:
-            raise CorruptHistory(f"{error}; {_HINT}") from error
         held = self._memory.held
         if held is not None and held.path == self.path and held.data == data:
             return held.tables
         tables = parse(data, self.path)
         self._memory.held = _Held(self.path, data, tables, {}, False)
         return tables
+
+    def holds(self, text: bytes) -> bool:
+        """Tell whether a text stands anywhere in the file."""
+        return text in (self._bytes() or b"")
+
+    def _bytes(self) -> bytes | None:
+        try:
+            return files.read_file(self.path, limit=LIMIT)
+        except MissingObject:
+            return None
+        except UnsafeFile as error:
+            raise CorruptHistory(f"{error}; {_HINT}") from error
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
         """Replace the file."""
@@ -258,6 +267,14 @@ class History:
         """
         storage = self._storage(path) if borrow else AtomicStorage(path, self._staging)
         return _rows_in(storage.read() or {}, path, newest=newest)
+
+    def names(self, path: Path, digest: str) -> bool:
+        """Tell whether a digest stands anywhere in a database: its rows need not be parsed to see that.
+
+        Raises:
+            CorruptHistory: If it is no file that can be read.
+        """
+        return AtomicStorage(path, self._staging).holds(digest.encode("ascii"))
 
     def rows(self, run: str) -> Iterator[Row]:
         """Go through a run's rows, oldest first."""

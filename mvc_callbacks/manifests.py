@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mvc_callbacks import files
-from mvc_callbacks.canonical import decode, encode
+from mvc_callbacks.canonical import decode, digest_of, encode
 from mvc_callbacks.errors import BadName, CorruptRecord, MissingObject, UnsupportedFormat, UnsupportedTensor
 from mvc_callbacks.refs import check_digest
 from mvc_callbacks.tensors import stored_form, weights_digest
@@ -76,6 +76,7 @@ class ManifestFolder:
     def __init__(self, root: Path, staging: Path) -> None:
         self.root = root
         self._staging = staging
+        self._checked: _Checked | None = None
 
     def path_of(self, digest: str) -> Path:
         """Return where the manifest of a state lies, whether it is there or not."""
@@ -153,16 +154,24 @@ class ManifestFolder:
             base = value.get("base")
             if base is None:
                 entries = tuple(_entries(value["tensors"], value["objects"]))
+                _check(entries, digest, path)
             elif base in bases:
-                entries = _resolve(bases[base], value)
+                entries = self._pieces(bases[base]).resolve(value, digest, path)
             elif depth:
                 entries = _resolve(self._read(check_digest(base, "manifest"), depth - 1, bases), value)
+                _check(entries, digest, path)
             else:
                 raise CorruptRecord(f"{path} is at the end of a long or endless chain of manifests")
-            _check(entries, digest, path)
         except (KeyError, TypeError, IndexError, AttributeError, BadName) as error:
             raise CorruptRecord(f"{path} is not a manifest that mvc_callbacks wrote ({error})") from error
         return Manifest(digest, entries, base)
+
+    def _pieces(self, base: Manifest) -> _Checked:
+        """Return a manifest whose entries were checked, ready for many that refer to it."""
+        known = self._checked
+        if known is None or known.base is not base:
+            self._checked = known = _Checked(base)
+        return known
 
     def remove(self, digest: str) -> int:
         """Remove a manifest; return the bytes freed."""
@@ -271,7 +280,54 @@ def _resolve(base: Manifest, value: Mapping[str, Any]) -> tuple[Entry, ...]:
     return (*kept, *changed.values())
 
 
-def _check(entries: tuple[Entry, ...], digest: str, path: Path) -> None:
+class _Checked:
+    """A manifest that was read, and its part of the digests of those that refer to it.
+
+    What it says was checked once. Thousands may refer to it, of which each changes a few of thousands of
+    tensors: theirs alone are told again for the digest, and looked at.
+
+    Args:
+        base: As `ManifestFolder.read` returned it.
+    """
+
+    def __init__(self, base: Manifest) -> None:
+        self.base = base
+        self._entries = {entry.name: entry for entry in base.entries}
+        self._told = {entry.name: _piece(entry) for entry in base.entries}
+        self._sorted = sorted(self._told)
+
+    def resolve(self, value: Mapping[str, Any], digest: str, path: Path) -> tuple[Entry, ...]:
+        """Return the entries of a manifest that refers to this one, if they have its digest.
+
+        Raises:
+            CorruptRecord: If they do not.
+        """
+        given = tuple(_entries(value["set"], value["objects"]))
+        _check_entries(given, path)
+        dropped = {_text(name) for name in value["drop"]}
+        changed = {entry.name: entry for entry in given}
+        entries, told, names = dict(self._entries), dict(self._told), self._sorted
+        for name in dropped:
+            entries.pop(name, None)
+            told.pop(name, None)
+        entries.update(changed)
+        told.update((entry.name, _piece(entry)) for entry in given)
+        if dropped or not changed.keys() <= self._entries.keys():
+            names = sorted(told)
+        if digest_of(b"[" + b",".join([told[name] for name in names]) + b"]") != digest:
+            raise CorruptRecord(_CHANGED.format(path))
+        return tuple(entries.values())
+
+
+_CHANGED = "{} was changed since it was written: its entries do not have the digest of its name"
+
+
+def _piece(entry: Entry) -> bytes:
+    """Tell a tensor as `weights_digest` does."""
+    return encode([entry.name, entry.dtype, list(entry.shape), entry.digest])
+
+
+def _check_entries(entries: tuple[Entry, ...], path: Path) -> None:
     if len({entry.name for entry in entries}) != len(entries):
         raise CorruptRecord(f"{path} names a tensor twice")
     for entry in entries:
@@ -281,7 +337,9 @@ def _check(entries: tuple[Entry, ...], digest: str, path: Path) -> None:
             raise CorruptRecord(
                 f"{path}: {entry.name!r:.80} has the unknown dtype {entry.dtype!r:.20}"
             ) from error
+
+
+def _check(entries: tuple[Entry, ...], digest: str, path: Path) -> None:
+    _check_entries(entries, path)
     if weights_digest((entry.name, entry.dtype, entry.shape, entry.digest) for entry in entries) != digest:
-        raise CorruptRecord(
-            f"{path} was changed since it was written: its entries do not have the digest of its name"
-        )
+        raise CorruptRecord(_CHANGED.format(path))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["VersionStore"]
 
 LONGEST_NOTE = 10_000
+_READING = "reading what versions need"
 
 
 class VersionStore(AliasMover):
@@ -317,7 +318,7 @@ class VersionStore(AliasMover):
             there = [row for row in self._rows(run) if has(row, what)]
             return choose(there, **rules, named=None if aliases is None else self._ever_named(aliases))
 
-        with progress_bar("reading what versions need", progress) as told:
+        with progress_bar(_READING, progress) as told:
             self._pruner.needs.prepare(told)
         report = self._prune_rows(
             chosen,
@@ -371,8 +372,12 @@ class VersionStore(AliasMover):
         )
         return replace(report, kept=kept)
 
-    def delete_run(self, label: str) -> PruneReport:
+    def delete_run(self, label: str, *, progress: Progress | None = None) -> PruneReport:
         """Remove a run with the records of its versions; a rebuild does not bring it back.
+
+        Args:
+            label: The run.
+            progress: As for `prune`.
 
         Raises:
             UnknownRef: If there is no such run.
@@ -381,6 +386,8 @@ class VersionStore(AliasMover):
         self._layout.check()
         self._layout.open_for_writing()
         self._layout.make_staging()
+        with progress_bar(_READING, progress) as told:
+            self._pruner.needs.prepare(told)
         with self._layout.lock(f"deleting the run {label}"):
             rows = self._rows(label)
             ids = {row["id"] for row in rows}

@@ -200,8 +200,8 @@ class StoreReader:
         """Return the newest version with a weights digest, or None."""
         if not self.exists() or not self._layout.manifests.has(digest):
             return None
-        rows = [row for row in self._rows() if row["weights"]["digest"] == digest]
-        return self.version_from(rows[-1]) if rows else None
+        row = self._finder().by_weights(digest)
+        return self.version_from(row) if row is not None else None
 
     def newest_of(self, label: str) -> Version | None:
         """Return the newest version of the runs that were to be called so: ``label``, ``label-2``, ..."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import math
 import random
 import subprocess
@@ -17,11 +18,13 @@ import pytest
 from store_kit import bits, chunk, commit, edit, expected, many, snapshot
 
 from benchmarks import big
-from mvc_callbacks import history, needs, progress, summaries
-from mvc_callbacks.errors import UnknownRef
-from mvc_callbacks.manifests import Manifest, ManifestFolder
+from mvc_callbacks import history, manifests, needs, progress, summaries
+from mvc_callbacks.canonical import encode
+from mvc_callbacks.errors import CorruptRecord, UnknownRef
+from mvc_callbacks.manifests import Entry, Manifest, ManifestFolder
 from mvc_callbacks.render_tables import best_of
 from mvc_callbacks.store import VersionStore
+from mvc_callbacks.tensors import weights_digest
 from mvc_callbacks.versions import Monitor
 
 
@@ -257,6 +260,102 @@ def test_an_adapter_beside_thousands_of_frozen_tensors_is_told_in_few_bytes_and_
     assert {name: bytes(each.data) for name, each in tensors.items()} == {
         name: bytes(each.data) for name, each in big.state(3060, 64, "lora 4", 3000).tensors.items()
     }
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_many_manifests_that_refer_to_one_are_believed_as_each_alone_is(
+    store: VersionStore, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their digest is told from kept pieces of the base: the same entries, and the same refusals."""
+    choice = random.Random(seed)
+    store.open_run("any", framework="torch")
+    folder = store._layout.manifests
+
+    def entry(name: str) -> Entry:
+        digest = f"{choice.getrandbits(256):064x}"
+        shape = tuple(choice.randrange(9) for _ in range(choice.randrange(4)))
+        pack = digest if choice.random() < 0.5 else f"{choice.randrange(9):064x}"
+        return Entry(name, choice.choice(["F32", "BF16", "C128"]), shape, digest, pack)
+
+    def manifest(entries: dict[str, Entry]) -> Manifest:
+        told = ((each.name, each.dtype, each.shape, each.digest) for each in entries.values())
+        return Manifest(weights_digest(told), tuple(entries.values()))
+
+    names = [f'{place} \u00e9\ud7ff\U0001f600 "quoted"' for place in range(300)]
+    choice.shuffle(names)
+    first = {name: entry(name) for name in names}
+    folder.write(manifest(first))
+    base = folder.read(manifest(first).digest)
+    told = counted(monkeypatch, manifests._Checked, "resolve")
+    for _ in range(5):
+        other = dict(first)
+        for name in choice.sample(names, 5):
+            other[name] = entry(name)
+        for name in choice.sample(names, choice.randrange(3)):
+            del other[name]
+        for place in range(choice.randrange(3)):
+            other[f"{place} new"] = entry(f"{place} new")
+        written = folder.write(manifest(other), base)
+        assert written.base == base.digest
+        found = folder.read(written.digest, bases={base.digest: base})
+        assert found == folder.read(written.digest)
+        assert set(found.entries) == set(other.values())
+    assert len(told) == 5
+    path = folder.path_of(written.digest)
+    whole = json.loads(path.read_bytes())
+    one = whole["set"][0]
+    for wrong in (
+        {"set": [{**one, "digest": "0" * 64}, *whole["set"][1:]]},
+        {"set": [{**one, "shape": [77]}, *whole["set"][1:]]},
+        {"set": [{**one, "dtype": "F31"}, *whole["set"][1:]]},
+        {"set": [one, *whole["set"]]},
+        {"set": whole["set"][1:]},
+        {"drop": [*whole["drop"], next(each for each in names if each in first and each != one["name"])]},
+    ):
+        path.write_bytes(encode({**whole, **wrong}))
+        with pytest.raises(CorruptRecord):
+            folder.read(written.digest, bases={base.digest: base})
+
+
+def test_weights_are_found_without_parsing_what_does_not_name_them(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, settled: None
+) -> None:
+    for number in range(12):
+        run = store.open_run(f"run-{number}", framework="torch")
+        for _ in range(2):
+            run.commit(snapshot(number))
+    store.overview()
+    reads = counted(monkeypatch, history.AtomicStorage, "read")
+    assert store.find_by_weights("f" * 64) is None
+    digest = store.get("run-4").weights.digest
+    other = store.get("run-11").weights.digest
+    store._layout.manifests.remove(other)
+    reads.clear()
+    found = store.find_by_weights(digest)
+    assert found is not None
+    assert (found.run, found.number) == ("run-4", 2)
+    assert len(reads) == 1
+    assert store.find_by_weights(other) is None  # its weights are gone
+    newest = store.open_run("newest", framework="torch").commit(snapshot(4))
+    store.overview()
+    reads.clear()
+    assert store.find_by_weights(digest) == newest
+    assert len(reads) == 1  # no older database is opened
+
+
+def test_a_deletion_on_a_host_that_never_saw_the_store_tells_how_far_it_is(
+    store: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.open_run("base", framework="torch")
+    for number in range(20):
+        run.commit(many(number))
+    commit(store, "other", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another host"))
+    told: list[tuple[int, int]] = []
+    VersionStore(store.path).delete_run("other", progress=lambda *each: told.append(each))
+    assert [done for done, _ in told] == list(range(1, len(told) + 1))
+    assert told[-1][0] == told[-1][1] >= 20
+    assert store.verify(full=True).ok
 
 
 def test_a_manifest_that_was_replaced_keeps_what_it_names_now(store: VersionStore) -> None:
