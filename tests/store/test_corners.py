@@ -559,6 +559,22 @@ def test_a_store_that_is_pruned_all_the_time_is_verified_in_the_end(
     assert [problem.kind for problem in report.problems] == ["missing"]
 
 
+def test_who_may_not_take_the_lock_is_told_of_damage_after_one_look(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, "base", 1)
+    next((store.path / "objects").rglob("*.safetensors")).unlink()
+
+    def refuse() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(store._layout, "make_staging", refuse)
+    looked: list[int] = []
+    report = store.verify(progress=lambda done, of: looked.append(done))
+    assert looked.count(1) == 1
+    assert [problem.kind for problem in report.problems] == ["missing"]
+
+
 def test_a_dry_run_tells_what_a_sweep_would_free(store: VersionStore) -> None:
     commit(store, "base", 2)
     digest = store.put_patch(b"a patch that nobody names")
