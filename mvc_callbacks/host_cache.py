@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["cache_folder", "keep_text", "open_database", "place_of", "recall_text", "stamp_of"]
+__all__ = [
+    "Times",
+    "cache_folder",
+    "keep_text",
+    "open_database",
+    "place_of",
+    "recall_text",
+    "stamp_of",
+    "times_of",
+]
+
+Times = tuple[int, int, int, int]
+"""Inode, size, and the times of a file."""
 
 
 def cache_folder(name: str) -> Path:
@@ -111,3 +123,12 @@ def stamp_of(path: str, *, folder: bool = False, young: int = 0) -> str:
     if young and time.time_ns() - max(found.st_ctime_ns, found.st_mtime_ns) < young:
         return ""
     return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def times_of(path: str) -> Times | None:
+    """Return what `stamp_of` tells, without the words: for a thousand files that did not change."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -14,15 +14,15 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 from mvc_callbacks.errors import CorruptHistory, MVCError
-from mvc_callbacks.history import Row
-from mvc_callbacks.host_cache import cache_folder, open_database, place_of, stamp_of
+from mvc_callbacks.host_cache import Times, cache_folder, open_database, place_of, stamp_of, times_of
 from mvc_callbacks.layout import Layout
 from mvc_callbacks.manifests import Manifest
 from mvc_callbacks.objects import Suffix
 from mvc_callbacks.progress import Progress
-from mvc_callbacks.refs import check_digest
+from mvc_callbacks.wants import ADDITIONS, STATE, TREE, WEIGHTS, short, wants_of
 
 __all__ = ["File", "Needs"]
 
@@ -49,8 +49,20 @@ CREATE INDEX IF NOT EXISTS named ON names (manifest);
 """
 _NOTED = 32
 """Manifests that are noted together."""
-WEIGHTS, STATE, TREE, ADDITIONS = range(4)
-"""What a row wants something for; the second two are objects, the first two manifests."""
+
+
+class _Chunk(NamedTuple):
+    """A database of a history as it was taken over.
+
+    Attributes:
+        place: Its id here.
+        stamp: Of the file that was read.
+        times: The same, as it was last found; None where that is not known.
+    """
+
+    place: int | None
+    stamp: str
+    times: Times | None = None
 
 
 class Needs:
@@ -65,7 +77,9 @@ class Needs:
         self._guard = threading.RLock()
         self._database: sqlite3.Connection | None = None
         self._pid = 0
-        self._names: dict[str, tuple[str, list[str]]] = {}
+        self._names: dict[str, tuple[Times, list[str]]] = {}
+        self._known: dict[tuple[str, str], _Chunk] = {}
+        self._known_at: int | None = None
         self._bases: dict[str, tuple[str, Manifest]] = {}
         self._noted: list[Manifest] = []
         self._registered = False
@@ -107,6 +121,7 @@ class Needs:
                     self._refresh(database)
                 yield self
             except BaseException:
+                self._known_at = None
                 self._end(database, "ROLLBACK")
                 raise
             self._end(database, "COMMIT")
@@ -164,13 +179,13 @@ class Needs:
             database.execute(how)
         except sqlite3.Error as error:
             _log.info("what versions need cannot be remembered: %s", error)
-            self._database = None
+            self._database = self._known_at = None
 
     def _open(self, *, remember: bool = True) -> sqlite3.Connection:
         # A connection must not go through a fork.
         if self._database is not None and self._pid == os.getpid() and remember:
             return self._database
-        self._pid, self._names = os.getpid(), {}
+        self._pid, self._names, self._known_at = os.getpid(), {}, None
         if remember:
             place = place_of(self._layout.history.root)
             try:
@@ -210,41 +225,60 @@ class Needs:
                     self._unread[digest] = error
                     again = "UPDATE chunks SET stamp='' WHERE id IN (SELECT chunk FROM wants WHERE digest=?)"
                     database.execute(again, [digest])
+                    self._known_at = None
 
     def _take_histories(self, database: sqlite3.Connection) -> set[bytes]:
         """Take over what changed of the histories; return the manifests that are wanted by what was read."""
-        known = {
-            (run, name): (chunk, stamp)
-            for chunk, run, name, stamp in database.execute("SELECT id, run, name, stamp FROM chunks")
-        }
+        known, now = self._recall_chunks(database), {}
         wanted: set[bytes] = set()
         for run in self._layout.history.runs():
             folder = f"{self._layout.history.root}{os.sep}{run}"
             for name in self._chunks(run, folder):
-                stamp = stamp_of(f"{folder}{os.sep}{name}")
-                chunk, before = known.pop((run, name), (None, ""))
-                if not stamp or stamp != before:
-                    wanted |= self._take_chunk(database, chunk, run, name, stamp)
-        for chunk, _ in known.values():
-            database.execute("DELETE FROM wants WHERE chunk=?", [chunk])
-            database.execute("DELETE FROM chunks WHERE id=?", [chunk])
+                path, before = f"{folder}{os.sep}{name}", known.get((run, name))
+                times = times_of(path)
+                # A thousand runs are looked at for each removal, of which one changed.
+                if before is None or times is None or times != before.times:
+                    stamp = stamp_of(path)
+                    place = None if before is None else before.place
+                    if before is None or not stamp or stamp != before.stamp:
+                        place, more = self._take_chunk(database, place, run, name, stamp)
+                        wanted |= more
+                    before = _Chunk(place, stamp, times if stamp and times == times_of(path) else None)
+                now[run, name] = before
+        for gone in known.keys() - now.keys():
+            database.execute("DELETE FROM wants WHERE chunk=?", [known[gone].place])
+            database.execute("DELETE FROM chunks WHERE id=?", [known[gone].place])
+        self._known = now
         return wanted
 
+    def _recall_chunks(self, database: sqlite3.Connection) -> dict[tuple[str, str], _Chunk]:
+        """Return the databases that were taken over, from memory while no other process wrote."""
+        version = database.execute("PRAGMA data_version").fetchone()[0]
+        if self._known_at != version:
+            asked = "SELECT id, run, name, stamp FROM chunks"
+            self._known = {
+                (run, name): _Chunk(place, stamp) for place, run, name, stamp in database.execute(asked)
+            }
+            self._known_at = version
+        return self._known
+
     def _chunks(self, run: str, folder: str) -> list[str]:
-        stamp = stamp_of(folder, folder=True, young=YOUNG)
-        known = self._names.get(run)
-        if known is not None and known[0] == stamp and stamp:
+        times, known = times_of(folder), self._names.get(run)
+        if known is not None and known[0] == times:
             return known[1]
+        self._names.pop(run, None)
+        settled = stamp_of(folder, folder=True, young=YOUNG)
         names = [path.name for path in self._layout.history.chunks(run)]
-        self._names[run] = (stamp, names)
+        if settled and times is not None and times == times_of(folder):
+            self._names[run] = (times, names)
         return names
 
     def _take_chunk(
         self, database: sqlite3.Connection, chunk: int | None, run: str, name: str, stamp: str
-    ) -> set[bytes]:
+    ) -> tuple[int | None, set[bytes]]:
         rows = self._layout.history.rows_of(self._layout.history.folder_of(run) / name, borrow=True)
         try:
-            told = [each for row in rows for each in _wants(row)]
+            told = [each for row in rows for each in wants_of(row)]
         except ValueError as error:
             raise CorruptHistory(
                 f"history/{run}/{name} names what is no digest; run `mvc rebuild`"
@@ -257,7 +291,7 @@ class Needs:
             database.execute("DELETE FROM wants WHERE chunk=?", [chunk])
         wants = [(chunk, *each) for each in told]
         database.executemany("INSERT OR IGNORE INTO wants VALUES (?,?,?,?,?)", wants)
-        return {digest for _, _, kind, digest, _ in wants if kind in (WEIGHTS, STATE)}
+        return chunk, {digest for _, _, kind, digest, _ in wants if kind in (WEIGHTS, STATE)}
 
     def _changed_manifests(self, database: sqlite3.Connection) -> set[bytes]:
         """Forget what changed of the manifests that are known; only folders that changed are gone through."""
@@ -300,7 +334,7 @@ class Needs:
         self._forget(database, digest)
         added = "INSERT INTO manifests (digest, stamp, base) VALUES (?,?,?)"
         place = database.execute(added, [digest, stamp, base]).lastrowid
-        named = [(_short(each), place) for each in manifest.objects]
+        named = [(short(each), place) for each in manifest.objects]
         database.executemany("INSERT OR IGNORE INTO names VALUES (?,?)", named)
 
     def _forget(self, database: sqlite3.Connection, digest: bytes) -> None:
@@ -355,7 +389,7 @@ class Needs:
                     "SELECT wants.version, wants.kind FROM names "
                     "JOIN manifests ON manifests.id = names.manifest "
                     "JOIN wants ON wants.digest = manifests.digest WHERE names.object=? AND wants.kind<2",
-                    [_short(digest)],
+                    [short(digest)],
                 )
             else:
                 asked = self._database.execute(
@@ -400,26 +434,3 @@ def _write_later(layout: Layout, noted: list[Manifest]) -> None:
         needs._noted = noted
         needs._write_noted()
         needs._close()
-
-
-def _wants(row: Row) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """Tell what a version needs: its number, what for, the digest, and its id."""
-    gone = {each["what"] for each in row["pruned"]}
-    if "weights" in gone:
-        return
-    number, version = row["number"], bytes.fromhex(row["id"])
-    yield number, WEIGHTS, _digest(row["weights"]["digest"]), version
-    if row["weights"]["additions"] is not None:
-        yield number, ADDITIONS, _digest(row["weights"]["additions"]), version
-    if "state" not in gone and row["state"] is not None:
-        yield number, STATE, _digest(row["state"]["digest"]), version
-        yield number, TREE, _digest(row["state"]["tree"]), version
-
-
-def _digest(text: str) -> bytes:
-    return bytes.fromhex(check_digest(text, "object"))
-
-
-def _short(digest: str) -> int:
-    """Return the beginning of a digest as a number of SQLite's; two alike keep one too many."""
-    return int(digest[:16], 16) - 2**63

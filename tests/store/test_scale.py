@@ -222,6 +222,31 @@ def test_a_host_that_never_saw_a_store_reads_every_manifest_once(
     assert store.verify(full=True).ok
 
 
+def test_a_removal_looks_at_times_alone_where_nothing_changed_and_sees_what_others_did(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch, settled: None
+) -> None:
+    runs(store, 12)
+    run = store.open_run("mine", framework="torch")
+    mine = [run.commit(snapshot(number + 50)) for number in range(5)]
+    run.prune([mine[0].id], what="weights", policy="first")
+    run.prune([mine[1].id], what="weights", policy="settled")
+    stamped: list[str] = []
+    real = needs.stamp_of
+    monkeypatch.setattr(needs, "stamp_of", lambda path, **how: (stamped.append(path), real(path, **how))[1])
+    run.prune([mine[2].id], what="weights", policy="third")
+    history_root = str(store._layout.history.root)
+    looked = [path for path in stamped if path.startswith(history_root)]
+    assert {Path(path).relative_to(history_root).parts[0] for path in looked} == {"mine"}
+    other = VersionStore(store.path)
+    other.open_run("another", framework="torch").commit(snapshot(53))  # the weights of the next to go
+    run.prune([mine[3].id], what="weights", policy="shared")
+    assert not store.get("mine/4").has_weights
+    assert bits(store, "another/1") == expected(snapshot(53))
+    other.prune("run-3/1")  # another connection: what is kept here is asked for again
+    run.prune([mine[4].id], what="weights", policy="last")
+    assert store.verify(full=True).ok
+
+
 def test_a_short_run_notes_its_manifests_when_it_ends(
     store: VersionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
