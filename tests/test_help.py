@@ -54,6 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.prune("baseline/1", "baseline/3", what="state")
     store.promote("baseline/1", "production", why="the first")
     store.promote("baseline/3", "production", why="better")
+    store.promote("finetune/1", "staging", why="to be tried")
     checkpoints = work / "lightning_logs" / "version_0" / "checkpoints"
     checkpoints.mkdir(parents=True)
     state = {"state_dict": {"weight": torch.arange(6.0)}, "epoch": 3, "global_step": 40}

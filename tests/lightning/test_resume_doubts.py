@@ -315,7 +315,7 @@ def fit(store: VersionStore, make: Any, callbacks: list[Any], seed: int, **optio
         callbacks=[
             Stop(),
             *callbacks,
-            VersionCheckpoint(store.path, run="job", every_n_train_steps=3, **policy),
+            VersionCheckpoint(store.path, run="job", **policy),
         ],
     )
     with contextlib.suppress(Stopped):
