@@ -27,6 +27,7 @@ ext4 in the ticks of a clock (the "racy" entries of git's index)."""
 
 _LARGEST = 2 * 1024**3
 _AT_ONCE = 500  # older SQLite takes 999 variables in one statement
+_WRITTEN_TOGETHER = 20_000  # digests, of half a kilobyte each until then
 _TABLE = """
 CREATE TABLE IF NOT EXISTS digests (
     folder BLOB NOT NULL, name BLOB NOT NULL,
@@ -140,7 +141,7 @@ class DigestsCache:
         folder, name = os.path.split(os.fsencode(path))
         key = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, _signed(stat.st_ino))
         self._new.append((folder, name, *key, bytes.fromhex(sha256)))
-        if len(self._new) >= 20_000:
+        if len(self._new) >= _WRITTEN_TOGETHER:
             self._write()
 
     def _write(self) -> None:

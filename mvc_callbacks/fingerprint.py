@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 from mvc_callbacks.plans import SCHEME, Computed, Plan, Progress
+from mvc_callbacks.progress import progress_bar
 from mvc_callbacks.sources import Finder
 from mvc_callbacks.sources_attributes import attributes, is_composite
 from mvc_callbacks.sources_files import Names
@@ -51,7 +52,8 @@ def fingerprint_data(
     Args:
         source: A path, a glob, a list of them, a DataLoader, a dataset, an array or tensor; or a dict of
             such, such as ``{"train": …, "val": …}``.
-        progress: Called now and then with the number of files and bytes done.
+        progress: Called now and then with the number of files and bytes done. In a notebook, work that takes
+            longer than a second shows them by itself.
         cache: Whether files that have not changed since they were last hashed are believed.
         largest: Files of more bytes than this are told as not hashed.
 
@@ -61,7 +63,8 @@ def fingerprint_data(
     """
 
     def one(each: Any) -> Fingerprint:
-        computed = plan(each).compute(progress=progress, cache="files" if cache else None, largest=largest)
+        with progress_bar("hashing the data", progress, counted=True) as told:
+            computed = plan(each).compute(progress=told, cache="files" if cache else None, largest=largest)
         if computed.listing is not None:
             computed.listing.close()
         return computed.fingerprint

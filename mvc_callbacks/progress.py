@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["PATIENCE", "Progress", "progress_bar"]
 
 Progress = Callable[[int, int], None]
-"""Is called with what is done and the whole."""
+"""Is called with what is done and the whole; or, of what is counted, with files and bytes."""
 PATIENCE = 1.0  # seconds, after which somebody who waits is shown why
 
 
@@ -22,6 +22,7 @@ def progress_bar(
     given: Progress | None,
     *,
     terminal: bool = False,
+    counted: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Progress | None]:
     """Give what is to be called with the progress.
@@ -31,6 +32,7 @@ def progress_bar(
         given: Who asked to be told; None for a bar in a notebook, and nothing elsewhere: a library does not
             write to a terminal that it does not own.
         terminal: Also show it where stderr is a terminal: for a training that somebody watches.
+        counted: It is not known how much it is: what is called gets the files and bytes done.
         clock: Tells seconds that never go back.
 
     Yields:
@@ -41,9 +43,9 @@ def progress_bar(
         return
     bar: _Bar | _Line
     if _in_notebook():
-        bar = _Bar(what, clock)
+        bar = _Bar(what, counted, clock)
     elif terminal and sys.stderr is not None and sys.stderr.isatty():
-        bar = _Line(what, clock)
+        bar = _Line(what, counted, clock)
     else:
         yield None
         return
@@ -62,22 +64,24 @@ def _in_notebook() -> bool:
 class _Bar:
     """A bar that appears after a second, and goes when all is done."""
 
-    def __init__(self, what: str, clock: Callable[[], float]) -> None:
-        self._what, self._clock = what, clock
+    def __init__(self, what: str, counted: bool, clock: Callable[[], float]) -> None:
+        self._what, self._counted, self._clock = what, counted, clock
         self._began = clock()
         self._handle: Any = None
-        self._percent = -1
+        self._shown = ""
 
     def show(self, done: int, whole: int) -> None:
         percent = 100 * done // max(whole, 1)
-        if percent == self._percent or self._clock() - self._began < PATIENCE:
+        text = _count(done, whole) if self._counted else f"{percent} %"
+        if text == self._shown or self._clock() - self._began < PATIENCE:
             return
-        self._percent = percent
+        self._shown = text
         from mvc_callbacks.render_html import element, markup, shown
 
-        bar = element("progress", value=percent, max=100)
+        # Without a value a browser shows that something goes on.
+        bar = element("progress") if self._counted else element("progress", value=percent, max=100)
         notebook: Any = import_module("IPython.display")
-        view = notebook.HTML(markup(shown(f"{self._what} ", bar, f" {percent} %")))
+        view = notebook.HTML(markup(shown(f"{self._what} ", bar, f" {text}")))
         if self._handle is None:
             self._handle = notebook.display(view, display_id=True)
         else:
@@ -92,8 +96,8 @@ class _Bar:
 class _Line:
     """A line of the terminal that appears after a second, and goes when all is done."""
 
-    def __init__(self, what: str, clock: Callable[[], float]) -> None:
-        self._what, self._clock = what, clock
+    def __init__(self, what: str, counted: bool, clock: Callable[[], float]) -> None:
+        self._what, self._counted, self._clock = what, counted, clock
         self._began = clock()
         self._shown = ""
 
@@ -101,8 +105,9 @@ class _Line:
         if self._clock() - self._began < PATIENCE:
             return
         full = 20 * done // max(whole, 1)
-        size = f"{done / 1e6:.0f} of {whole / 1e6:.0f} MB"
-        self._write(f"{self._what} [{'#' * full:20}] {size}, {self._clock() - self._began:.0f} s")
+        size = f"[{'#' * full:20}] {done / 1e6:.0f} of {whole / 1e6:.0f} MB"
+        told = _count(done, whole) if self._counted else size
+        self._write(f"{self._what} {told}, {self._clock() - self._began:.0f} s")
 
     def remove(self) -> None:
         if self._shown:
@@ -113,3 +118,7 @@ class _Line:
         sys.stderr.write(f"\r{text.ljust(len(self._shown))}")
         sys.stderr.flush()
         self._shown = text
+
+
+def _count(files: int, size: int) -> str:
+    return f"{files} files, {size / 1e6:.0f} MB"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from mvc_callbacks.progress import progress_bar
 from mvc_callbacks.saver import SideWork
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.versions import Fingerprint, Version
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["RunData"]
 
 _log = logging.getLogger(__name__)
+_OFTEN = 0.1  # seconds
 
 
 class RunData:
@@ -35,6 +37,7 @@ class RunData:
         self._computed: dict[str, Computed] = {}
         self._known: dict[str, Fingerprint] = {}
         self._waiting: list[tuple[str, tuple[str, ...]]] = []
+        self._done = (0, 0)  # files and bytes
 
     def begin(self, plans: Mapping[str, Plan]) -> None:
         """Start to compute, on a thread beside training."""
@@ -47,7 +50,13 @@ class RunData:
             if cancelled():
                 return
             try:
-                computed = plan.compute(cancelled=cancelled)
+                before = self._done
+                computed = plan.compute(
+                    progress=lambda files, size, before=before: self._note_done(  # type: ignore[misc]
+                        before[0] + files, before[1] + size
+                    ),
+                    cancelled=cancelled,
+                )
             except Exception as error:
                 _log.warning("the fingerprint of the data %r failed", name, exc_info=True)
                 failed = Fingerprint(
@@ -78,8 +87,7 @@ class RunData:
         Args:
             seconds: How long to wait; None until everything is known.
         """
-        if self._work is not None:
-            self._work.wait_for(seconds)
+        self._wait(seconds)
         pending = Fingerprint(None, "pending")
         with self._lock:
             told: dict[str, tuple[Fingerprint, Iterable[bytes] | None]] = {
@@ -107,11 +115,28 @@ class RunData:
             return
         if not wait:
             self._work.cancel()
-        self._work.wait("the fingerprint of the training data")
+        self._wait(None)
         with self._lock:
             waiting = bool(self._waiting)
         if waiting:
             self._complete()
+
+    def _note_done(self, files: int, size: int) -> None:
+        self._done = files, size
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait for so long at most, None for as long as it takes; show how far it is after a second."""
+        if self._work is None:
+            return
+        if seconds is not None:
+            self._work.wait_for(seconds)
+            return
+        with progress_bar("hashing the training data", None, terminal=True, counted=True) as told:
+            if told is None:
+                self._work.wait("the fingerprint of the training data")
+                return
+            while not self._work.wait_for(_OFTEN):
+                told(*self._done)
 
     def _keep_listings(self) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -12,13 +13,14 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mvc_callbacks import digests_cache, file_digests, fingerprint_data, stamps
+from mvc_callbacks import digests_cache, file_digests, fingerprint_data, plans, stamps
 from mvc_callbacks.digests_cache import DigestsCache
 from mvc_callbacks.fingerprint import gather, plan
 from mvc_callbacks.host_cache import cache_folder
@@ -550,3 +552,34 @@ def test_memory_stays_bounded_while_large_files_are_hashed(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 64 * 1024  # KiB
+
+
+def test_the_memory_for_a_fingerprint_does_not_grow_with_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # What is held at a time is made so small that a few thousand files stand for a million.
+    monkeypatch.setattr(plans, "Sorter", functools.partial(plans.Sorter, run=200))
+    monkeypatch.setattr(plans, "_LARGEST_KEPT", 0)
+    monkeypatch.setattr(digests_cache, "_WRITTEN_TOGETHER", 200)
+    monkeypatch.setattr(digests_cache, "YOUNG", 0)
+    monkeypatch.setattr(file_digests, "_AT_ONCE", 200)
+    peaks = []
+    for count in (1000, 5000):
+        folder = tmp_path / str(count)
+        for number in range(count):
+            place = folder / f"{number // 500:03d}"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{number:06d}.bin").write_bytes(b"%d" % number)
+        for _ in ("first", "again"):
+            tracemalloc.start()
+            computed = plan(folder).compute()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            assert computed.listing is not None
+            assert computed.fingerprint.files == computed.listing.files == count
+            computed.listing.close()
+    first, again, first_of_many, again_of_many = peaks
+    # Runs that were sorted onto the disk are open files, 2 KB each.
+    assert first_of_many < first + 500_000
+    assert again_of_many < again + 500_000

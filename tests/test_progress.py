@@ -12,11 +12,12 @@ import pytest
 
 from mvc_callbacks import progress
 from mvc_callbacks.objects import ObjectFolder
+from mvc_callbacks.plans import Plan
 from mvc_callbacks.progress import progress_bar
 
 
 class Terminal(io.StringIO):
-    """A terminal that remembers, and tells when it shows a save."""
+    """A terminal that remembers, and tells when it shows a save or a fingerprint."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +27,7 @@ class Terminal(io.StringIO):
         return True
 
     def write(self, text: str) -> int:
-        if "saving" in text:
+        if "saving" in text or "hashing" in text:
             self.written.set()
         return super().write(text)
 
@@ -47,6 +48,16 @@ def test_a_line_appears_after_a_second_and_is_taken_away(monkeypatch: pytest.Mon
     *_, blank, end = terminal.getvalue().split("\r")
     assert blank.strip() == end == ""
     assert len(blank) >= len("saving [####################] 2 of 2 MB, 2 s")
+
+
+def test_what_has_no_known_end_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, now = Terminal(), [0.0]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bar("hashing", None, terminal=True, counted=True, clock=lambda: now[0]) as told:
+        assert told is not None
+        now[0] = 2.0
+        told(1200, 34_000_000)
+        assert terminal.getvalue() == "\rhashing 1200 files, 34 MB, 2 s"
 
 
 def test_without_a_terminal_nothing_is_written(
@@ -86,3 +97,37 @@ def test_the_end_of_a_fit_that_has_to_wait_shows_how_far_the_save_is(
     trainer.fit(BoringModel())
     assert "saving the last version [" in terminal.getvalue()
     assert callback.last_version is not None
+
+
+def test_the_end_of_a_fit_that_has_to_wait_for_the_fingerprint_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pl = pytest.importorskip("lightning.pytorch")
+    from lightning.pytorch.demos.boring_classes import BoringModel
+
+    from mvc_callbacks.lightning import VersionCheckpoint
+
+    terminal = Terminal()
+    compute = Plan.compute
+
+    def slow(self: Plan, *, progress: Any, **options: Any) -> Any:
+        computed = compute(self, progress=progress, **options)
+        assert terminal.written.wait(60)
+        return computed
+
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    monkeypatch.setattr(Plan, "compute", slow)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(3):
+        (data / f"{number}.bin").write_bytes(bytes(1_000_000))
+    callback = VersionCheckpoint(tmp_path / "store", run="slow", data=data)
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(
+        max_epochs=1, limit_train_batches=2, limit_val_batches=0, callbacks=[callback], **options
+    )
+    trainer.fit(BoringModel())
+    assert "hashing the training data 3 files, 3 MB" in terminal.getvalue()
+    assert callback.last_version is not None
+    assert [each.files for each in callback.last_version.data.values()] == [3]
