@@ -158,17 +158,19 @@ class Needs:
 
     def _add_noted(self, database: sqlite3.Connection) -> None:
         for manifest in self._noted:
-            if manifest.stamp is not None and self._knows_base(database, manifest):
-                self._add(database, manifest, manifest.stamp)
+            # It, or what it refers to, may have been written anew since, and been read by another process.
+            stamp = self._now(manifest.digest)
+            if manifest.stamp == stamp != self._known_stamp(database, manifest.digest) and (
+                manifest.base is None
+                or self._known_stamp(database, manifest.base) == self._now(manifest.base)
+            ):
+                self._add(database, manifest, stamp)
         self._noted.clear()
 
-    def _knows_base(self, database: sqlite3.Connection, manifest: Manifest) -> bool:
-        """Tell whether what a manifest refers to is known as it is now."""
-        if manifest.base is None:
-            return True
+    def _known_stamp(self, database: sqlite3.Connection, digest: str) -> str | None:
         asked = "SELECT stamp FROM manifests WHERE digest=?"
-        known = database.execute(asked, [bytes.fromhex(manifest.base)]).fetchone()
-        return known is not None and known[0] == self._now(manifest.base)
+        known = database.execute(asked, [bytes.fromhex(digest)]).fetchone()
+        return None if known is None else str(known[0])
 
     def _begin(self, database: sqlite3.Connection) -> sqlite3.Connection:
         database.execute("BEGIN IMMEDIATE")  # no other process writes what it saw before

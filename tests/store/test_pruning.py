@@ -30,7 +30,7 @@ from store_kit import (
 )
 
 from mvc_callbacks import commit as commit_module
-from mvc_callbacks import history, locks
+from mvc_callbacks import history, locks, needs
 from mvc_callbacks.commit import Run
 from mvc_callbacks.errors import (
     BadName,
@@ -218,6 +218,44 @@ def test_a_manifest_that_was_replaced_since_it_was_last_looked_at_is_looked_at_a
     store.prune("two/1")
     assert bits(store, "one/2") == expected(many(1))
     assert bits(store, "one/3") == expected(many(2))
+    assert store.verify(full=True).ok
+
+
+def test_what_a_save_noted_of_a_manifest_does_not_hide_how_it_was_written_since(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(needs, "YOUNG", 0)  # two seconds have passed since
+    store.open_run("one", framework="torch").commit(Snapshot(State({"w": f32(1), "x": f32(2)})))
+    other = VersionStore(store.path)
+    other.prune("one/1")
+    run = other.open_run("two", framework="torch")
+    run.commit(Snapshot(State({"w": f32(1)})))
+    run.commit(Snapshot(State({"w": f32(1), "x": f32(2)})))  # the same manifest, of two packs
+    other.open_run("three", framework="torch").commit(snapshot(3))
+    other.prune("three/1")  # this host remembers what it names
+    store.prune("two/1")  # and the first one notes what it named once
+    assert bits(other, "two/2") == expected(Snapshot(State({"w": f32(1), "x": f32(2)})))
+    assert store.verify(full=True).ok
+
+
+def test_nor_how_what_it_refers_to_was_written_since(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(needs, "YOUNG", 0)
+    run = store.open_run("one", framework="torch")
+    run.commit(many(0))
+    run.commit(many(1))  # tells what differs from the first
+    pack = max(objects(store), key=lambda name: objects(store)[name])
+    (store.path / "objects" / pack[:2] / pack).unlink()
+    other = VersionStore(store.path)
+    run = other.open_run("two", framework="torch")
+    run.commit(many(0, 59))
+    run.commit(many(0))  # heals: the base names other packs
+    other.open_run("three", framework="torch").commit(snapshot(3))
+    other.prune("three/1")
+    for ref in ("one/1", "two/1", "two/2"):
+        store.prune(ref)
+    assert bits(other, "one/2") == expected(many(1))
     assert store.verify(full=True).ok
 
 
