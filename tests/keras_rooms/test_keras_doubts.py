@@ -263,7 +263,7 @@ def mapped(random: bool) -> Any:
     [
         (functools.partial(interleaved, 3), "draws random numbers"),
         (functools.partial(mapped, True), "draws random numbers"),
-        (functools.partial(interleaved, None), None),
+        (functools.partial(interleaved, None), "have no fingerprint"),  # what is made inside cannot be told
         (functools.partial(mapped, False), None),
     ],
     ids=["shuffle inside of interleave", "seeded layer in map", "interleave alone", "map alone"],
@@ -278,3 +278,4 @@ def test_what_a_pipeline_draws_inside_of_its_functions_is_told(
     else:
         assert promise["guarantee"] == "approximate"
         assert any(reason in each for each in promise["reasons"]), promise
+        assert any("draws" in each for each in promise["reasons"]) == reason.startswith("draws")
