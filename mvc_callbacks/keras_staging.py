@@ -87,7 +87,7 @@ def take(variables: Sequence[Any], buffers: Buffers | None) -> tuple[list[Tensor
 def _array(variable: Any) -> Any:
     try:
         value = variable.value
-        # What TensorFlow reads of a variable shows its own memory; the variable itself would be copied once more.
+        # What TensorFlow reads of a variable shows its memory; the variable itself would be copied once more.
         array = np.asarray(value.read_value() if hasattr(value, "read_value") else value)
         if array.dtype.hasobject:
             raise UnsupportedTensor(f"the variable {variable.path!r} cannot be kept: its values are objects")
