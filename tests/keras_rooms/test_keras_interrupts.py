@@ -282,6 +282,24 @@ def test_bad_input_47_a_process_ends_by_the_signal_when_all_is_on_disk(
     assert (place(store) if store.exists() else []) == saved
 
 
+def test_bad_input_47_the_first_process_of_a_container_ends_too(tmp_path: Path) -> None:
+    """The kernel keeps from it each signal that it has no handler for, also those that it sends itself."""
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    try:
+        subprocess.run([*unshare, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no process may be the first one of its own here")
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT.replace("sys.stdin.readline()", "os.kill(os.getpid(), signal.SIGTERM)"))
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(HERE.parent.parent)}
+    arguments = [sys.executable, str(script), str(HERE), str(tmp_path / "versions"), "9"]
+    done = subprocess.run(
+        [*unshare, *arguments], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "ready\n"), done.stderr
+    assert place(VersionStore(tmp_path / "versions")) == [(0, None, 6), (1, 2, 9)]
+
+
 def test_metrics_of_an_epoch_that_ended_before_it_was_resumed_are_complete(store: VersionStore) -> None:
     keras.utils.set_random_seed(3)
     straight = VersionCheckpoint(store, run="straight", save_freq=6)
