@@ -75,7 +75,7 @@ def make_folder(path: Path, *, durable: bool = True) -> None:
         _durable.discard(str(path))
     if not durable and path.parent.exists():
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path)  # noqa: PTH102
+            os.mkdir(path)
         return
     if path.exists():
         # Another process may have made it a moment ago and not have synced it yet.
@@ -88,7 +88,7 @@ def make_folder(path: Path, *, durable: bool = True) -> None:
         path = path.parent
     for each in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            os.mkdir(each)  # noqa: PTH102 - every call of this room is one os function, so that faults can be put in
+            os.mkdir(each)
         sync_folder(each.parent)
         _durable.add(str(each))
 
@@ -99,7 +99,7 @@ def make_new_folder(path: Path) -> bool:
     Of two that ask for one name at once, only one is told so, also where locks do not work.
     """
     try:
-        os.mkdir(path)  # noqa: PTH102
+        os.mkdir(path)
     except FileExistsError:
         return False
     sync_folder(path.parent)
@@ -145,7 +145,7 @@ def stage(
             os.close(descriptor)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(path)  # noqa: PTH108
+            os.unlink(path)
         raise
     return path
 
@@ -191,16 +191,16 @@ def move(source: Path, target: Path) -> None:
     A staged file that cannot be moved is removed.
     """
     try:
-        os.replace(source, target)  # noqa: PTH105
+        os.replace(source, target)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(source)  # noqa: PTH108
+            os.unlink(source)
         raise
 
 
 def rename(source: Path, target: Path) -> None:
     """Give a file of the store another name in its folder, durably; it stays where it was if that fails."""
-    os.replace(source, target)  # noqa: PTH105
+    os.replace(source, target)
     sync_folder(target.parent)
 
 
@@ -259,7 +259,7 @@ def sync_folders(paths: Iterable[Path], each: Callable[..., Iterable[Any]] = map
 def remove(path: Path) -> bool:
     """Remove a file; tell whether it was there."""
     try:
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(path)
     except FileNotFoundError:
         return False
     return True
@@ -270,7 +270,7 @@ def remove_folder(path: Path) -> None:
     for name in list_names(path):
         remove(path / name)
     with contextlib.suppress(FileNotFoundError):
-        os.rmdir(path)  # noqa: PTH106
+        os.rmdir(path)
 
 
 def sweep(folder: Path) -> int:
@@ -288,7 +288,7 @@ def sweep(folder: Path) -> int:
 def list_names(path: Path) -> list[str]:
     """Return the sorted names in a folder; none where there is no folder."""
     try:
-        return sorted(os.listdir(path))  # noqa: PTH208
+        return sorted(os.listdir(path))
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mvc_callbacks import files
 from mvc_callbacks.errors import (
@@ -35,6 +36,7 @@ _PACK_BYTES = 32 * 1024 * 1024  # a pack is hashed and written by one thread: se
 _CORES = max(2, min(16, os.cpu_count() or 2))
 _THREADS = 4 * _CORES  # they wait for the disk, mostly; measured
 _GROUPS = ("frozen", "buffer", "train")
+_Key = TypeVar("_Key", int, str)
 
 
 @dataclass(slots=True)
@@ -164,14 +166,12 @@ class _Objects:
         digests: dict[int, str] = {}
         for batches in segments:
             fresh: list[str] = []
-            all_fresh = True
             for batch, task in batches:
                 for small, digest in zip(batch, task.result(), strict=True):
                     digests[id(small)] = digest
                     if self._is_first(digest, small):
                         fresh.append(digest)
-                        all_fresh = all_fresh and digest not in known
-            if fresh and all_fresh:
+            if fresh and known.isdisjoint(fresh):
                 self._begin_pack(fresh)
         for tensor, task in tasks:
             (digest,) = task.result()
@@ -182,17 +182,18 @@ class _Objects:
 
     def _segments(self, unique: Mapping[int, Tensor]) -> Iterator[list[Tensor]]:
         """Divide the small tensors: those that are frozen, buffers, those that train; and by size."""
-        left = {key for key, tensor in unique.items() if tensor.nbytes < LARGE}
-        # A tensor that is in two groups goes with the one that changes least.
+        small = {name: id(each) for name, each in self._state.tensors.items() if each.nbytes < LARGE}
+        for keys in self._by_group(small, frozenset()):
+            yield from _cut([unique[key] for key in keys], _LARGEST_PACK, _PACK_BYTES)
+
+    def _by_group(self, keys: Mapping[str, _Key], taken: Set[_Key]) -> Iterator[list[_Key]]:
+        """Divide what names stand for, each once: one that is in two groups goes with what changes least."""
+        gone = set(taken)
         for group in _GROUPS:
-            keys = [
-                id(tensor)
-                for name, tensor in self._state.tensors.items()
-                if id(tensor) in left and self._state.groups.get(name, "train") == group
-            ]
-            found = list(dict.fromkeys(keys))
-            left.difference_update(found)
-            yield from _cut([unique[key] for key in found], _LARGEST_PACK, _PACK_BYTES)
+            names = (name for name in keys if self._state.groups.get(name, "train") == group)
+            found = list(dict.fromkeys(keys[name] for name in names if keys[name] not in gone))
+            gone.update(found)
+            yield found
 
     def _is_first(self, digest: str, tensor: Tensor) -> bool:
         """Tell whether a tensor is the first with its digest: of equal ones one is written."""
@@ -247,17 +248,11 @@ class _Objects:
 
     def _left(self, named: Mapping[str, str], taken: Set[str]) -> Iterator[list[str]]:
         """Go through the digests that lie nowhere, by the packs that they should come into."""
-        gone = set(taken)
-        for group in _GROUPS:
-            keys = {
-                digest
-                for name, digest in named.items()
-                if digest not in gone and self._state.groups.get(name, "train") == group
-            }
-            gone |= keys
-            found = {id(self._by_digest[key]): key for key in sorted(keys)}
-            for tensors in _cut([self._by_digest[key] for key in found.values()], _LARGEST_PACK, _PACK_BYTES):
-                yield [found[id(tensor)] for tensor in tensors]
+        for found in self._by_group(named, taken):
+            digests = {id(self._by_digest[key]): key for key in sorted(found)}
+            tensors = [self._by_digest[key] for key in digests.values()]
+            for part in _cut(tensors, _LARGEST_PACK, _PACK_BYTES):
+                yield [digests[id(tensor)] for tensor in part]
 
 
 def _cut(tensors: list[Tensor], most: int, size: int) -> Iterator[list[Tensor]]:
