@@ -38,7 +38,8 @@ def capture(pack: Pack) -> dict[str, Any]:
     if torch is None:
         return state
     state["torch"] = _tell_torch(torch.get_rng_state(), pack)
-    if torch.cuda.is_available():
+    # Where CUDA was not begun, nothing was drawn; asking would begin it, and take memory of every device.
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = [_tell_torch(each, pack) for each in torch.cuda.get_rng_state_all()]
     if torch.backends.mps.is_available():
         state["mps"] = _tell_torch(torch.mps.get_rng_state(), pack)

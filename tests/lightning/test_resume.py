@@ -96,6 +96,95 @@ def test_every_random_state_comes_back() -> None:
     assert draw() == first
 
 
+def begin_devices(patch: pytest.MonkeyPatch, count: int, begun: bool = True) -> None:
+    """Let torch see CUDA devices and, where there is one, an MPS device: generators where its own would be.
+
+    Args:
+        patch: Takes it all back.
+        count: How many CUDA devices; 0 is a machine with neither.
+        begun: Whether CUDA has been used in this process.
+    """
+    cuda = tuple(torch.Generator() for _ in range(count))
+    mps = torch.Generator()
+    patch.setattr(torch.cuda, "default_generators", cuda)
+    patch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    patch.setattr(torch.cuda, "is_initialized", lambda: begun)
+    patch.setattr(torch.cuda, "device_count", lambda: count)
+    patch.setattr(torch.cuda, "get_rng_state_all", lambda: [each.get_state() for each in cuda])
+    patch.setattr(
+        torch.cuda,
+        "set_rng_state_all",
+        lambda states: [cuda[at].set_state(state) for at, state in enumerate(states)],
+    )
+    patch.setattr(torch.mps, "_get_default_mps_generator", lambda: mps)
+    patch.setattr(torch.backends.mps, "is_available", lambda: count > 0)
+    patch.setattr(torch.mps, "get_rng_state", mps.get_state)
+    patch.setattr(torch.mps, "set_rng_state", mps.set_state)
+
+
+def draw_on_devices() -> list[float]:
+    """Draw from each device's generator."""
+    generators = (*torch.cuda.default_generators, torch.mps._get_default_mps_generator())
+    return [torch.rand(1, generator=each).item() for each in generators]
+
+
+class Noisy(Small):
+    """A module whose loss depends on what the devices draw."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * sum(draw_on_devices())
+
+
+def test_the_random_state_of_every_device_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_devices(monkeypatch, 2)
+    for count, each in enumerate(torch.cuda.default_generators):
+        torch.rand(count + 1, generator=each)
+    state = torch_random.capture()
+    first = draw_on_devices()
+    assert len(set(first)) == 3  # a generator that got another's state would be seen
+    draw_on_devices()
+    torch_random.put_back(state)
+    assert draw_on_devices() == first
+
+
+def test_random_state_of_devices_that_are_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_devices(monkeypatch, 2)
+    draw_on_devices()
+    of_two = torch_random.capture()
+    assert {"cuda", "mps"} <= of_two.keys()
+    for count in (1, 0):
+        begin_devices(monkeypatch, count)
+        before = [each.get_state() for each in torch.cuda.default_generators]
+        torch_random.put_back(of_two)
+        after = [each.get_state() for each in torch.cuda.default_generators]
+        assert all(map(torch.equal, before, after))
+    assert not {"cuda", "mps"} & torch_random.capture().keys()
+
+
+def test_cuda_that_nobody_has_begun_is_not_begun_by_a_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_devices(monkeypatch, 2, begun=False)
+    assert "cuda" not in torch_random.capture()
+
+
+def test_a_resumed_fit_draws_on_its_devices_as_if_it_had_gone_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(run: str, epochs: int, seed: int, **given: Any) -> str:
+        begin_devices(monkeypatch, 2)
+        for at, each in enumerate((*torch.cuda.default_generators, torch.mps._get_default_mps_generator())):
+            each.manual_seed(seed + at)
+        torch.manual_seed(0)
+        checkpoint = VersionCheckpoint(tmp_path / "store", run=run)
+        trainer_of(checkpoint, max_epochs=epochs).fit(Noisy(), **given)
+        return VersionStore(tmp_path / "store").versions()[-1].weights.digest
+
+    straight = fit("straight", 3, 1)
+    fit("job", 1, 1)
+    assert fit("job", 3, 50, ckpt_path="last") == straight
+    assert resume_of(VersionStore(tmp_path / "store"))["guarantee"] == "exact"
+    assert fit("other", 3, 50) != straight
+
+
 def test_a_guarantee_tells_what_differs() -> None:
     reasons = changed(
         {"the seed": 1, "the loader": {"workers": 2}}, {"the seed": 1, "the loader": {"workers": 0}}
