@@ -273,17 +273,17 @@ def _read(
     return size, digest.hexdigest(), before, os.stat(path)  # noqa: PTH116
 
 
-if hasattr(os, "readv"):
+def _read_in_place(descriptor: int, block: memoryview) -> int:
+    return os.readv(descriptor, [block])
 
-    def _read_into(descriptor: int, block: memoryview) -> int:
-        return os.readv(descriptor, [block])
 
-else:
+def _read_and_copy(descriptor: int, block: memoryview) -> int:
+    data = os.read(descriptor, len(block))
+    block[: len(data)] = data
+    return len(data)
 
-    def _read_into(descriptor: int, block: memoryview) -> int:
-        data = os.read(descriptor, len(block))
-        block[: len(data)] = data
-        return len(data)
+
+_read_into = _read_in_place if hasattr(os, "readv") else _read_and_copy
 
 
 def _same(before: os.stat_result, after: os.stat_result) -> bool:

@@ -140,6 +140,8 @@ def _table_digest(table: Any, check: Callable[[], None]) -> bytes:
     """Return the digest of a table's rows, however they are chunked: of its Arrow stream, 8192 rows each."""
     import pyarrow
 
+    if isinstance(table, pyarrow.RecordBatch):
+        table = pyarrow.Table.from_batches([table])
     table = table.replace_schema_metadata(None)  # it holds places and times
     sink = _Sink()
     with pyarrow.ipc.new_stream(pyarrow.PythonFile(sink, mode="w"), table.schema) as writer:
@@ -155,18 +157,13 @@ class _Sink(io.RawIOBase):
 
     def __init__(self) -> None:
         self.hash = hashlib.sha256()
-        self._at = 0
 
     def writable(self) -> bool:
         return True
 
-    def tell(self) -> int:
-        return self._at
-
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B") if len(memoryview(data)) else memoryview(b"")
         self.hash.update(view)
-        self._at += len(view)
         return len(view)
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["find", "knows"]
 
 Way = Callable[["Finder", Any, tuple[str, ...], bool], None]
-_DEEPEST = 30
 _STAGES = ("urls", "url", "shards", "shardlist", "source", "sources", "dataset", "datasets", "pipeline")
 
 
@@ -61,13 +60,10 @@ def _memory_map(value: Any) -> Any:
     if kind is None or array is None:
         return None
     whole = None
-    for _ in range(_DEEPEST):
+    while isinstance(value, array):
         if isinstance(value, kind) and value.filename is not None:
             whole = value
-        base = getattr(value, "base", None) if isinstance(value, array) else None
-        if base is None:
-            break
-        value = base
+        value = array.base.__get__(value)
     return whole
 
 

@@ -129,8 +129,7 @@ def _are_samples(value: Any, bases: list[str]) -> bool:
     """Tell whether a list is one of (path, label), as torchvision's ImageFolder has it."""
     if not isinstance(value, (list, tuple)):
         return False
-    records = as_records(value, bases, named_as_paths=False)
-    return records is not None and 0 in records.slots
+    return 0 in as_records(value, bases, named_as_paths=False).slots
 
 
 def _lists(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -144,7 +143,7 @@ def _lists(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
     if is_table(value):
-        return [(f"{key}.{column}", value[column]) for column in value.columns]
+        return [(f"{key}.{name}", column) for name, column in _columns(value)]
     if isinstance(value, dict):
         if len(value) > _MANY_KEYS or not any(_is_list(each) for each in value.values()):
             pairs = list(value.items())
@@ -229,8 +228,6 @@ def add_list(
     """
     bases = bases or [finder.base]
     records = as_records(value, bases, named_as_paths=named)
-    if records is None:
-        return False
     if not records.slots:
         finder.say(f"{how}, by content")
         finder.add_part(
@@ -251,8 +248,13 @@ def add_list(
 
 def add_columns(finder: Finder, name: str, table: Any, place: tuple[str, ...]) -> None:
     """Take the columns of a DataFrame."""
-    for column in table.columns:
-        add_list(finder, f"column of {name}", table[column], (*place, str(column)), ordered=True)
+    for label, column in _columns(table):
+        add_list(finder, f"column of {name}", column, (*place, str(label)), ordered=True)
+
+
+def _columns(table: Any) -> list[tuple[Any, Any]]:
+    """Take them by their places: two may have one name, and by that would come as a table."""
+    return [(label, table.iloc[:, number]) for number, label in enumerate(table.columns)]
 
 
 def _places(finder: Finder, found: Mapping[str, Any], name: str, has_content: bool) -> None:

@@ -159,21 +159,19 @@ def first_of(value: Any, count: int = _LOOKED_AT) -> list[Any]:
     return [] if items is None else list(items()[:count])
 
 
-def as_records(value: Any, bases: Iterable[str], *, named_as_paths: bool) -> Records | None:
+def as_records(value: Any, bases: Iterable[str], *, named_as_paths: bool) -> Records:
     """Look at the first items of a list, and say where in them paths are.
 
     Args:
-        value: The list, tuple, column or array of text.
+        value: The list, tuple, column or array of text: something that `items_of` knows.
         bases: Folders that relative paths may be relative to, the likeliest first.
         named_as_paths: Whether the list's own name says that these are files, so that even missing ones are.
 
     Returns:
-        The records, with no slot where no item is or holds the path of something that exists; None for what
-        is no list of plain items.
+        The records, with no slot where no item is or holds the path of something that exists.
     """
     items = items_of(value)
-    if items is None:
-        return None
+    assert items is not None
     first = first_of(value)
     slots: dict[Slot, tuple[str, bool]] = {}
     bases = list(bases)
@@ -230,11 +228,8 @@ def _find(text: str, bases: list[str]) -> tuple[str, bool] | None:
         return (bases[0], False) if looks_like_a_path(text) else None
     for base in bases:
         path = absolute(text, base)
-        try:
-            if os.path.isfile(path) or (os.path.lexists(path) and not os.path.isdir(path)):  # noqa: PTH112, PTH113
-                return base, False
-            if os.sep in text and os.path.isdir(path):  # noqa: PTH112
-                return base, True
-        except ValueError:
-            return None
+        if os.path.isfile(path) or (os.path.lexists(path) and not os.path.isdir(path)):  # noqa: PTH112, PTH113
+            return base, False
+        if os.sep in text and os.path.isdir(path):  # noqa: PTH112
+            return base, True
     return None

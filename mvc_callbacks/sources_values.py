@@ -180,7 +180,7 @@ def indices_digest(indices: Any, *, ordered: bool = True) -> bytes:
     try:
         numbers = array("q", indices)
     except TypeError:
-        numbers = array("q", [int(each) if hasattr(each, "__index__") else _number(each) for each in indices])
+        numbers = array("q", map(_number, indices))
     except OverflowError as error:
         raise Untellable("indices beyond 64 bits") from error
     if not ordered:
@@ -191,7 +191,7 @@ def indices_digest(indices: Any, *, ordered: bool = True) -> bytes:
 
 
 def _number(value: Any) -> int:
-    if is_array(value):
+    if hasattr(value, "__index__"):  # arrays have it, of floats too
         return int(value)
     raise Untellable(f"an index that is a {type(value).__name__}")
 
