@@ -215,7 +215,7 @@ def _token(value: Any) -> Any:
     if isinstance(value, GeneratorType):
         return value.gi_frame.f_lasti if value.gi_frame is not None else "over"
     if isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
-        return (type(value).__name__, _length_hint(value), repr(value))
+        return (type(value).__name__, operator.length_hint(value, -1), repr(value))
     return None
 
 
@@ -229,13 +229,6 @@ def _of_numbers(value: Any) -> int | None:
     chosen = value[::step] if isinstance(value, list | tuple) else itertools.islice(value, 0, None, step)
     numbers = [each for each in chosen if type(each) in (int, float, bool)]
     return hash(tuple(numbers)) if numbers else None
-
-
-def _length_hint(value: Any) -> int:
-    try:
-        return operator.length_hint(value, -1)
-    except TypeError:  # one whose length nobody knows
-        return -1
 
 
 def _of_array(value: Any) -> Any:

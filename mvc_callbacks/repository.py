@@ -105,7 +105,7 @@ class Repository:
                     commit = value
                 if name == "branch.head" and value != "(detached)":
                     branch = value
-            elif kind in ("1", "u"):  # a changed file has 7 fields before its path, one in a conflict has 9
+            else:  # a changed file has 7 fields before its path, one in a conflict ("u") has 9
                 changed.append(rest.split(" ", 7 if kind == "1" else 9)[-1])
         return Status(commit, branch, tuple(changed))
 

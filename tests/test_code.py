@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import linecache
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mvc_callbacks import canonical, code
-from mvc_callbacks.patches import sections
+from mvc_callbacks import canonical, class_source, code, repository
+from mvc_callbacks.patches import new_file, sections
 from mvc_callbacks.repository import GitFailed, Repository
 
 
@@ -482,8 +485,111 @@ def test_a_class_without_any_file_is_not_invented(tmp_path: Path) -> None:
 
 
 def test_long_sources_are_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from mvc_callbacks import class_source
-
     monkeypatch.setattr(class_source, "LARGEST", 20)
     source = class_source.tell_source(_Model())
     assert source["capped"] and len(source["text"]) == 20 and len(source["sha256"]) == 64
+
+
+def test_the_script_that_was_started_leads_to_its_repository(
+    git: _Git, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = git.write("train.py", "x = 1\n")
+    git.commit()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script))
+    monkeypatch.chdir(tmp_path)
+    facts = code.capture().facts
+    assert (facts["how"], facts["found_by"], facts["root"]) == ("git", "script", str(git.root))
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"), [("diff", "changes of tracked files"), ("untracked", "untracked files")]
+)
+def test_what_git_fails_to_tell_is_named_and_the_rest_is_kept(
+    asked: str, what: str, git: _Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git.write("a.py", "1\n")
+    git.commit()
+    git.write("a.py", "2\n")
+    git.write("new.py", "3\n")
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise GitFailed("git took longer than 0.1 seconds")
+
+    monkeypatch.setattr(Repository, asked, fails)
+    captured = code.capture(cwd=git.root)
+    assert captured.facts["dirty"] and captured.facts["changed"] == ["a.py"]
+    assert captured.facts["patch_notes"] == [f"{what}: left out, git took longer than 0.1 seconds"]
+    assert captured.patch is not None and (b"new.py" if asked == "diff" else b"a.py") in captured.patch
+
+
+def test_the_source_of_a_class_from_elsewhere_is_told_beside_the_repository(
+    git: _Git, tmp_path: Path
+) -> None:
+    git.write("a.py", "1\n")
+    git.commit()
+    facts = code.capture(cwd=git.root, module_class=_Model, exclude=[git.root, tmp_path / "store"]).facts
+    assert facts["how"] == "git" and "class _Model" in facts["source"]["text"]
+    assert facts["untracked"] == []
+
+
+def test_a_file_that_is_none_or_grows_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert new_file(tmp_path, "pipe", largest=10) == "it is no regular file"
+    (tmp_path / "a.py").write_text("1234567890")
+    assert isinstance(new_file(tmp_path, "a.py", largest=10), bytes)
+    fstat = os.fstat
+
+    def grown(descriptor: int) -> os.stat_result:
+        seen = fstat(descriptor)
+        (tmp_path / "a.py").write_text("12345678901")
+        return seen
+
+    monkeypatch.setattr(os, "fstat", grown)
+    assert new_file(tmp_path, "a.py", largest=10) == "it grew while it was read"
+
+
+def test_a_git_that_ended_by_itself_or_has_no_group_can_be_killed_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with monkeypatch.context() as patch:
+        patch.delattr(os, "killpg")  # as on Windows
+        repository._kill(process)
+    assert process.wait() == -signal.SIGKILL
+    repository._kill(process)  # its number may be another's by now
+    gone = SimpleNamespace(pid=process.pid, returncode=None)
+    assert process.stdin is not None
+    process.stdin.close()
+    repository._kill(gone)  # type: ignore[arg-type]
+
+
+def test_git_is_asked_also_where_nobody_can_fork(git: _Git) -> None:
+    git.write("a.py", "1\n")
+    commit = git.commit()
+    script = (
+        "import os, pathlib, sys; del os.fork, os.register_at_fork; "
+        "from mvc_callbacks.repository import Repository; "
+        "print(Repository(pathlib.Path(sys.argv[1])).status().commit)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(git.root)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == commit
+
+
+def test_of_two_classes_of_one_name_in_a_cell_the_right_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = (
+        "class Model:\n    def forward(self):\n        return 'first'\n"
+        "First = Model\n"
+        "class Model:\n    def forward(self):\n        return 'second'\n"
+    )
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(cell, "<cell 1>", "exec"), names)
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    for text, told in ((cell, None), (f"{cell}%time 1\n", f"{cell}%time 1\n")):
+        monkeypatch.setitem(linecache.cache, "<cell 1>", (len(text), None, text.splitlines(True), "<cell 1>"))
+        for kind, word in ((names["First"], "first"), (names["Model"], "second")):
+            source = class_source.tell_source(kind)
+            assert source["how"] == "linecache" and word in source["text"]
+            # A cell that is no Python, for a magic in it, is told whole.
+            assert source["text"] == (told or source["text"]) and ("%time" in source["text"]) == bool(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -108,6 +109,63 @@ def test_broken_metadata_on_the_path_is_passed_over(tmp_path: Path, monkeypatch:
     (tmp_path / "~orch-1.dist-info").mkdir()
     (tmp_path / "odd.egg-info").mkdir()
     (tmp_path / "Old_Thing.egg-info").write_text("Name: Old_Thing\nVersion: 1.5\n")
+    (tmp_path / "Nameless.egg-info").write_text("Name: Nameless\n")
     (tmp_path / "My_Thing-2.0.dist-info").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "gone"), str(tmp_path / "a.zip")])
     assert environment.capture()["packages"] == {"my-thing": "2.0", "old-thing": "1.5"}
+
+
+def test_a_machine_that_says_less_is_told_by_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> Any:
+        raise OSError("no /etc/os-release")
+
+    monkeypatch.setattr(environment.platform, "freedesktop_os_release", fails)
+    monkeypatch.setattr(
+        environment.platform, "uname", lambda: SimpleNamespace(system="Linux", release="6", machine="x")
+    )
+    assert environment.capture()["platform"]["distribution"] == ""
+    monkeypatch.setattr(
+        environment.platform, "uname", lambda: SimpleNamespace(system="Darwin", release="23", machine="arm64")
+    )
+    assert environment.capture()["platform"] == {"system": "Darwin", "release": "23", "machine": "arm64"}
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(environment, "Path", lambda path: info)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "sysconf")
+    assert environment.cpu() == {"count": os.cpu_count()}
+    info.write_text("processor: 0\n")  # of an ARM, which has no model name
+    assert environment.cpu() == {"count": os.cpu_count()}
+    info.write_text("processor: 0\nmodel name\t: Fast One\n")
+    assert environment.cpu()["model"] == "Fast One"
+
+
+def test_devices_that_are_in_use_are_told() -> None:
+    card = SimpleNamespace(name="Big One", total_memory=2**34, major=9, minor=0)
+    cudnn = SimpleNamespace(version=lambda: 90100, deterministic=False, benchmark=True)
+    torch = SimpleNamespace(
+        get_num_threads=lambda: 1,
+        are_deterministic_algorithms_enabled=lambda: False,
+        get_float32_matmul_precision=lambda: "highest",
+        version=SimpleNamespace(cuda="12.4"),
+        cuda=SimpleNamespace(
+            is_initialized=lambda: True, device_count=lambda: 1, get_device_properties=lambda index: card
+        ),
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: True), cudnn=cudnn),
+    )
+    told = environment._torch(torch)
+    assert told["cuda_devices"] == [{"name": "Big One", "memory": 2**34, "capability": "9.0"}]
+    assert (told["cudnn"], told["cudnn_benchmark"], told["mps"]) == (90100, True, True)
+
+
+def test_jax_is_asked_for_devices_only_when_it_has_some_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(platform="tpu", device_kind="v4")
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(devices=lambda: [device]))
+    ready = [False]
+    bridge = SimpleNamespace(backends_are_initialized=lambda: ready[0])
+    for module, told in ((None, {"initialized": False}), (bridge, {"initialized": False})):
+        monkeypatch.setitem(sys.modules, "jax._src.xla_bridge", module)
+        assert environment.capture()["devices"]["jax"] == told
+    ready[0] = True
+    assert environment.capture()["devices"]["jax"] == {"devices": ["tpu v4"]}

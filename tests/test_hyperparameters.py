@@ -243,3 +243,27 @@ def test_small_tensors_are_told_where_the_caller_can_make_them_neutral() -> None
 def test_what_was_never_told_is_refused(told: Any) -> None:
     with pytest.raises(CorruptRecord):
         recall(told)
+
+
+def test_hparams_that_are_a_namespace_are_told_by_name() -> None:
+    for kind in (argparse.Namespace, SimpleNamespace):
+        assert flat(recall(tell(gather(SimpleNamespace(hparams=kind(lr=0.1)))))) == {"lr": 0.1}
+
+
+def test_one_value_that_is_too_large_is_told_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mvc_callbacks import hyperparameters
+
+    monkeypatch.setattr(hyperparameters, "_LARGEST", 200)
+    told = flat(recall(tell(gather(explicit={"only": list(range(100))}))))
+    assert isinstance(told["only"], Untold) and "too large: 300 bytes of JSON" in told["only"].text
+
+
+def test_names_of_both_that_cannot_be_compared_are_shown_apart() -> None:
+    np = pytest.importorskip("numpy")
+    shown = flat(
+        {
+            "module": {"weights": np.arange(3), "lr": 1, "_class_path": "x.Model"},
+            "datamodule": {"weights": np.arange(3), "lr": 1, "_class_path": "x.Data"},
+        }
+    )
+    assert sorted(shown) == ["datamodule.weights", "lr", "weights"]

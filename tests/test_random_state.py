@@ -110,6 +110,7 @@ class Machine:
         self.given: list[Any] = []
         for module, name, told in (
             (torch.cuda, "is_available", lambda: cuda > 0),
+            (torch.cuda, "is_initialized", lambda: cuda > 0),
             (torch.cuda, "device_count", lambda: cuda),
             (torch.cuda, "get_rng_state_all", lambda: self.states["cuda"]),
             (torch.cuda, "set_rng_state_all", lambda each: self.given.append([s.tolist() for s in each])),

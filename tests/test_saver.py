@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mvc_callbacks import saver as saver_room
 from mvc_callbacks.saver import Saver, SideWork
 
 
@@ -130,3 +131,50 @@ def test_side_work_can_be_cancelled_and_hides_no_error(caplog: pytest.LogCapture
     work.wait("it")
     assert work.done
     assert "mvc-test ended with an error" in caplog.text
+
+
+def test_where_no_thread_starts_any_more_a_job_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    saver, ran = Saver(), []
+    saver.submit(lambda: ran.append(threading.current_thread()))
+    assert ran == [threading.main_thread()] and saver.idle
+
+
+def test_an_interpreter_that_goes_down_already_or_has_no_such_hook_saves_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def late(hook: Callable[[], None]) -> None:
+        raise RuntimeError("can't register atexit after shutdown")
+
+    for change in (
+        lambda patch: patch.setattr(threading, "_register_atexit", late),
+        lambda patch: patch.delattr(threading, "_register_atexit"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(saver_room, "_registered_in", None)
+            change(patch)
+            saver, done = Saver(), []
+            saver.submit(lambda done=done: done.append(1))  # type: ignore[misc]
+            saver.wait()
+        assert done == [1]
+
+
+def test_savers_are_waited_for_in_the_process_that_made_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    saver, go, done = Saver(), threading.Event(), []
+    saver.submit(lambda: done.append(go.wait()))
+    with monkeypatch.context() as patch:
+        patch.setattr(saver_room, "_registered_in", os.getpid() + 1)  # as a forked worker sees it
+        saver_room._drain()
+    assert done == [] and not saver.idle
+    threading.Timer(0.05, go.set).start()
+    saver_room._drain()
+    assert done == [True] and saver.idle
+
+
+def test_where_priorities_are_of_whole_processes_they_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(os, "setpriority", raising=False)
+    saver_room.give_way()

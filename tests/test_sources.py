@@ -672,3 +672,8 @@ def test_planning_looks_at_a_long_list_by_its_first_items_only(
     monkeypatch.setattr(os, "stat", lambda *args, **options: looked.append(args) or stat(*args, **options))
     plan(DataLoader(Untouchable(files=paths)))
     assert len(looked) < 200
+
+
+def test_loaders_in_dicts_in_a_list_are_gathered_by_place_and_name() -> None:
+    one, other = (DataLoader(TensorDataset(torch.arange(count))) for count in (3, 4))
+    assert list(gather({"val": [{"a": one}, {"b": other, "c": one}]})) == ["val.0.a", "val.1.b", "val.1.c"]

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvc_callbacks import canonical, tree
+from mvc_callbacks import canonical, markers, tree
 from mvc_callbacks.errors import CorruptRecord
 from mvc_callbacks.tensors import Tensor
 
@@ -386,6 +386,8 @@ def test_secrets_are_masked_wherever_a_name_tells() -> None:
         {"$complex": [1, 2, 3]},
         {"$namedtuple": ["a.P", ["x y"], [1]]},
         {"$namedtuple": ["a.P", ["x"], []]},
+        {"$namedtuple": ["a.P", [1], [1]]},
+        {"$complex": [{"$float": "huge"}, 1]},
         {"$object": 1},
         {"$namedtuple": ["a.P", ["__import__('os')"], [1]]},
         {"$numpy": {}},
@@ -500,3 +502,98 @@ def test_trees_need_no_array_library() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
+
+
+def test_a_tree_that_was_never_written_is_read_too() -> None:
+    value = [math.inf, -math.inf, math.nan, complex(-math.inf, math.nan)]
+    assert same(tree.decode(tree.encode(value, is_tensor=is_tensor).json), value)
+
+
+def test_large_arrays_that_are_no_tensors_lie_in_the_tree_or_are_untold() -> None:
+    np = pytest.importorskip("numpy")
+    texts = np.full(5000, "text")
+    assert (through(texts) == texts).all()
+    encoded = tree.encode({"m": np.ma.zeros(5000)}, is_tensor=is_tensor)
+    assert [each.split(":")[0] for each in encoded.untold] == ["m"] and encoded.tensors == {}
+
+
+def test_without_numpy_its_values_are_markers(monkeypatch: pytest.MonkeyPatch) -> None:
+    np = pytest.importorskip("numpy")
+    told = tree.encode([np.arange(3), np.float32(1), np.dtype("i4")], is_tensor=is_tensor).json
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    back = tree.decode(told)
+    assert back == [
+        tree.Tagged("numpy", "<i8", [3]),
+        tree.Tagged("numpy", "<f4", []),
+        tree.Tagged("numpy", "<i4", [0]),
+    ]
+
+
+def test_what_omegaconf_cannot_do_is_told_in_plain_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    omegaconf = pytest.importorskip("omegaconf")
+    config = omegaconf.OmegaConf.create({"a": "${nobody:1}"})
+    back = through({"cfg": config})["cfg"]
+    assert omegaconf.OmegaConf.to_container(back, resolve=True) == {"a": "${nobody:1}"}
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise omegaconf.errors.OmegaConfBaseException("not today")
+
+    monkeypatch.setattr(omegaconf.OmegaConf, "create", fails)
+    assert through({"cfg": config})["cfg"] == {"a": "${nobody:1}"}
+
+
+def test_tensors_of_a_value_that_fails_while_it_is_told_are_not_kept() -> None:
+    @dataclasses.dataclass
+    class Lazy:
+        holder: Any
+
+        def __getattribute__(self, name: str) -> Any:
+            holder = object.__getattribute__(self, "holder")
+            holder["made when it was looked at"] = 1  # a dict that changes while it is gone through
+            return None
+
+    value: dict[str, Any] = {"first": FakeTensor()}
+    value["lazy"] = Lazy(value)
+    encoded = tree.encode({"a": value, "b": FakeTensor()}, is_tensor=is_tensor)
+    assert list(encoded.tensors) == ["b"]
+    assert "RuntimeError while it was told" in str(encoded.json)
+
+
+def test_markers_go_where_they_can_and_become_none_elsewhere() -> None:
+    masked, untold = tree.Masked(), tree.Untold("a.B")
+    assert (repr(masked), repr(untold)) == ("<masked>", "<untold a.B>")
+    assert markers.without_markers(masked) is None
+    value = {
+        "kept": (1, 2),
+        "secret": masked,
+        untold: "its name is gone",
+        "list": [1, untold, {"x": masked}],
+        "tuple": (masked, 1),
+        "set": {1, untold},
+        "space": types.SimpleNamespace(a=1, b=masked),
+        "settings": argparse.Namespace(c=[masked]),
+    }
+    found = [path for path, _ in markers.find_markers(value)]
+    assert sorted(found) == sorted(
+        [
+            "secret",
+            "",
+            "list.1",
+            "list.2.x",
+            "tuple.0",
+            next(p for p in found if p.startswith("set")),
+            "space.b",
+            "settings.c.0",
+        ]
+    )
+    assert markers.without_markers(value) == {
+        "kept": (1, 2),
+        "list": [1, None, {}],
+        "tuple": (None, 1),
+        "set": {1},
+        "space": types.SimpleNamespace(a=1),
+        "settings": argparse.Namespace(c=[None]),
+    }
+    # What cannot be changed is left as it is.
+    fixed = types.MappingProxyType({"a": masked})
+    assert markers.without_markers(fixed) is fixed

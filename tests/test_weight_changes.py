@@ -145,3 +145,16 @@ def test_weights_without_numpy_say_what_to_install(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(__import__("sys").modules, "numpy", None)
     result: Any = CliRunner().invoke(mvc, ["diff", "best", "best~1", "--weights", "--store", str(store.path)])
     assert result.exit_code == 2 and "pip install numpy" in result.stderr
+
+
+def test_halves_of_complex_numbers_and_of_bytes_are_decoded_too() -> None:
+    halves = struct.pack("<4e", 3, 4, 0, -1)
+    zeros = Tensor("C32", (2,), memoryview(bytes(8)))
+    [change] = tensor_changes({"w": zeros}, {"w": Tensor("C32", (2,), memoryview(halves))})
+    assert (change.squares[0], change.largest) == (26.0, 5.0)
+    # Two in a byte, the lower half first: 0.5, -6.0 and 1.0, 0.0.
+    values = Tensor("F4_E2M1X2", (2,), memoryview(bytes([0xF1, 0x02])))
+    zeros = Tensor("F4_E2M1X2", (2,), memoryview(bytes(2)))
+    done: list[tuple[int, int]] = []
+    [change] = tensor_changes({"w": zeros}, {"w": values}, progress=lambda *each: done.append(each))
+    assert (change.squares[0], change.largest, done) == (37.25, 6.0, [(2, 2)])
