@@ -1,4 +1,4 @@
-"""``python -m benchmarks [topic …]``: measure topics, show them, and write the page from all results."""
+"""``python -m benchmarks [topic …]``: measure topics, show them, and write them into the page."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def measure(topic: str, *, quick: bool) -> page.Result:
     with harness.together() if quick and topic not in _ALONE else contextlib.nullcontext():
         tables = tuple(importlib.import_module(f"benchmarks.bench_{topic}").tables(quick))
     seconds = time.monotonic() - started
-    return page.Result(topic, harness.machine(), harness.versions_of(*_PACKAGES), seconds, quick, tables)
+    return page.Result(topic, harness.machine(), harness.versions_of(*_PACKAGES), seconds, tables)
 
 
 def main() -> None:
@@ -64,23 +64,26 @@ def main() -> None:
         "--quick", action="store_true", help="small sizes, once: only to see whether everything runs"
     )
     parser.add_argument(
-        "--write", type=Path, metavar="PAGE", help="write the page from the last results of all topics"
+        "--write",
+        type=Path,
+        metavar="PAGE",
+        help="put the results into the page; what it says of other topics stays",
     )
     given = parser.parse_args()
     unknown = set(given.topics) - set(TOPICS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; topics are {', '.join(TOPICS)}")
+    if given.quick and given.write is not None:
+        parser.error("what --quick gives is no measurement; leave --write out")
     for topic in given.topics or TOPICS:
         result = measure(topic, quick=given.quick)
-        if not given.quick:
-            result.save()
         for table in result.tables:
             print(f"\n{table.title}\n", *page.table_lines(table), *table.notes, sep="\n")
         print(f"\n{topic}: {result.seconds:.0f} s", flush=True)
-    if given.write is not None:
-        results = page.load()
-        given.write.write_text(page.render(results, TOPICS, NOTES), "utf-8")
-        for name in (name for result in results for table in result.tables for name in page.missed(table)):
+        if given.write is not None:  # at once: hours of measuring are not lost with the last topic
+            before = given.write.read_text("utf-8") if given.write.exists() else ""
+            given.write.write_text(page.render([result], TOPICS, NOTES, before), "utf-8")
+        for name in (name for table in result.tables for name in page.missed(table)):
             if name not in NOTES:
                 print(f"missed, and benchmarks/notes.py does not say why: {name}")
 

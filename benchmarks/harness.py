@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -74,11 +74,6 @@ class Row:
         ]
         return value is not None and value <= self.bar
 
-    @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Row:
-        """Make a row of what ``asdict`` told."""
-        return cls(**{**told, "ours": tuple(told["ours"]), "peer": tuple(told["peer"])})
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -95,16 +90,6 @@ class Table:
     about: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Table:
-        """Make a table of what `to_dict` told."""
-        rows = tuple(Row.from_dict(row) for row in told["rows"])
-        return cls(told["title"], told["about"], rows, tuple(told["notes"]))
 
 
 def _median(values: Sequence[float]) -> float:

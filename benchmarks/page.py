@@ -1,20 +1,21 @@
-"""The page: results of topics, kept as JSON in a folder, as one Markdown text."""
+"""The page: results of topics as one Markdown text, which keeps what was measured before of other topics."""
 
 from __future__ import annotations
 
-import json
+import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Row, Table
 
-__all__ = ["Result", "load", "missed", "render", "table_lines"]
+__all__ = ["Result", "missed", "render", "table_lines"]
 
-RESULTS = Path(__file__).parent.parent / ".benchmarks"
-"""Where each topic's last results lie, so that topics can be measured one by one; git does not see it."""
+_MEASURED = re.compile(r"^Measured on (?P<told>.+) \((?P<topics>[^()]+)\)\.$", re.MULTILINE)
+_TOPIC = re.compile(r"^<!-- (?P<topic>\w+) -->\n(?P<text>.*?)(?=^<!-- |\Z)", re.MULTILINE | re.DOTALL)
+_MISSED = " | **missed** |"
+_NOTE = re.compile(r"^\*(?P<figure>[^*]+)\*: .*\n\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,6 @@ class Result:
         machine: What it was measured on.
         versions: Distribution to version.
         seconds: How long the topic took.
-        quick: Whether it only looked whether everything runs; such results are on no page.
         tables: What was measured.
     """
 
@@ -34,79 +34,76 @@ class Result:
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     seconds: float
-    quick: bool
     tables: tuple[Table, ...]
 
-    def save(self, folder: Path = RESULTS) -> None:
-        """Keep it as the topic's last result."""
-        folder.mkdir(exist_ok=True)
-        told = {
-            "topic": self.topic,
-            "machine": self.machine,
-            "versions": self.versions,
-            "seconds": self.seconds,
-            "quick": self.quick,
-            "tables": [table.to_dict() for table in self.tables],
-        }
-        (folder / f"{self.topic}.json").write_text(json.dumps(told, indent=1), "utf-8")
 
-
-def load(folder: Path = RESULTS) -> list[Result]:
-    """Return the last result of every topic that was measured in full."""
-    results = []
-    for path in sorted(folder.glob("*.json")):
-        told = json.loads(path.read_text("utf-8"))
-        if not told["quick"]:
-            tables = tuple(Table.from_dict(table) for table in told.pop("tables"))
-            results.append(Result(**told, tables=tables))
-    return results
-
-
-def render(results: Sequence[Result], order: Sequence[str], notes: Mapping[str, str]) -> str:
+def render(
+    results: Sequence[Result], order: Sequence[str], notes: Mapping[str, str], before: str = ""
+) -> str:
     """Return the page.
 
     Args:
         results: Of topics measured in full.
         order: Names of all topics, in the order of the page.
         notes: What is to be said of missed bars, as in `benchmarks.notes`.
+        before: The page as it was: what it says of other topics stays.
     """
-    known = {result.topic: result for result in results}
-    lines = [
+    texts = {found["topic"]: found["text"] for found in _TOPIC.finditer(before)}
+    told = {
+        topic: found["told"] for found in _MEASURED.finditer(before) for topic in found["topics"].split(", ")
+    }
+    texts |= {result.topic: _text(result.tables) for result in results}
+    told |= {result.topic: _machine(result) for result in results}
+    machines: dict[str, list[str]] = {}
+    for topic in (topic for topic in order if topic in texts):
+        machines.setdefault(told[topic], []).append(topic)
+    missing = [topic for topic in order if topic not in texts]
+    parts = [
         "# Benchmarks",
-        "",
         "`nox -s bench` measures all of this and writes this page; `nox -s bench -- fit` one topic. "
         "Every figure of ours stands beside its peer's of the same run: the two take turns, each "
         "repetition in a process of its own after a `sync`, and the median is shown with the range "
         "behind it. Peers run for real, with the versions below. A bar is what was to be reached before "
         "anything was measured.",
-        "",
+        *(f"Measured on {machine} ({', '.join(topics)})." for machine, topics in machines.items()),
+        *([f"Not measured yet: {', '.join(missing)}."] if missing else ()),
+        *(f"<!-- {topic} -->\n{_noted(texts[topic], notes)}" for topic in order if topic in texts),
     ]
-    for told, topics in _machines(results).items():
-        lines += [f"Measured on {told} ({', '.join(topics)}).", ""]
-    missing = [topic for topic in order if topic not in known]
-    if missing:
-        lines += [f"Not measured yet: {', '.join(missing)}.", ""]
-    for topic in order:
-        for table in known[topic].tables if topic in known else ():
-            lines += [f"## {table.title}", "", table.about, "", *table_lines(table), ""]
-            for note in (*table.notes, *_told(table, notes)):
-                lines += [note, ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
-def _machines(results: Sequence[Result]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for result in results:
-        place = result.machine
-        facts = [
-            f"{place['cores']} cores of {place['cpu']}",
-            *(f"{place[each]}" for each in ("memory", "file system", "system")),
-            f"Python {place['python']}",
-            *(f"{name} {version}" for name, version in result.versions.items()),
-            f"on {place['date']}",
+def _text(tables: Iterable[Table]) -> str:
+    lines = []
+    for table in tables:
+        lines += [f"## {table.title}", "", table.about, "", *table_lines(table), ""]
+        for note in table.notes:
+            lines += [note, ""]
+    return "\n".join(lines)
+
+
+def _noted(text: str, notes: Mapping[str, str]) -> str:
+    """Put notes below the tables whose bars are missed, in place of those that were there."""
+    sections = []
+    for section in re.split(r"^(?=## )", _NOTE.sub("", text), flags=re.MULTILINE):
+        title = section.partition("\n")[0].removeprefix("## ")
+        figures = [
+            line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.endswith(_MISSED)
         ]
-        found.setdefault(", ".join(facts), []).append(result.topic)
-    return found
+        told = [f"*{each}*: {notes[f'{title}: {each}']}" for each in figures if f"{title}: {each}" in notes]
+        sections += ["\n\n".join([section.strip(), *told])] if section.strip() else []
+    return "\n\n".join(sections)
+
+
+def _machine(result: Result) -> str:
+    place = result.machine
+    facts = [
+        f"{place['cores']} cores of {place['cpu']}",
+        *(f"{place[each]}" for each in ("memory", "file system", "system")),
+        f"Python {place['python']}",
+        *(f"{name} {version}" for name, version in result.versions.items()),
+        f"on {place['date']}",
+    ]
+    return ", ".join(facts)
 
 
 def table_lines(table: Table) -> list[str]:
@@ -120,14 +117,9 @@ def table_lines(table: Table) -> list[str]:
     return lines
 
 
-def missed(table: Table) -> dict[str, str]:
-    """Return the figures whose bar is missed, by the names that notes have."""
-    return {f"{table.title}: {row.figure}": row.figure for row in table.rows if row.met is False}
-
-
-def _told(table: Table, notes: Mapping[str, str]) -> list[str]:
-    """Return the notes of missed bars; one that is met by now needs none."""
-    return [f"*{figure}*: {notes[name]}" for name, figure in missed(table).items() if name in notes]
+def missed(table: Table) -> list[str]:
+    """Return the names that notes give the figures whose bar is missed."""
+    return [f"{table.title}: {row.figure}" for row in table.rows if row.met is False]
 
 
 def _bar(row: Row) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.harness import Row, Table, alternate, apart, together
-from benchmarks.page import Result, load, missed, render, table_lines
+from benchmarks.page import Result, missed, render, table_lines
 
 TABLE = Table(
     "Saving",
@@ -35,7 +35,6 @@ RESULT = Result(
     },
     {"torch": "2.13.0"},
     3.0,
-    False,
     (TABLE,),
 )
 
@@ -56,18 +55,32 @@ def test_a_table_shows_median_range_ratio_bar_and_verdict() -> None:
     ]
 
 
-def test_results_of_topics_measured_one_by_one_make_one_page(tmp_path: Path) -> None:
-    RESULT.save(tmp_path)
-    Result("quick", RESULT.machine, {}, 1.0, True, (TABLE,)).save(tmp_path)
-    found = load(tmp_path)
-    assert found == [RESULT]
+def test_results_of_topics_measured_one_by_one_make_one_page() -> None:
+    order = ["reading", "saving", "writing"]
     notes = {"Saving: files": "Two were tried.", "Saving: a save": "It is met by now."}
-    text = render(found, ["saving", "reading"], notes)
+    text = render([RESULT], order, notes)
     assert "## Saving\n\nNothing is fsynced.\n\n| figure |" in text
     assert text.endswith("\n\nThe limit is the disk.\n\n*files*: Two were tried.\n")
-    assert missed(TABLE).keys() == {"Saving: files"}
+    assert missed(TABLE) == ["Saving: files"]
     assert "2 cores of x, 1 GB, ext4" in text and "torch 2.13.0" in text
-    assert "Not measured yet: reading." in text
+    assert "Not measured yet: reading, writing." in text
+    assert render([], order, notes, before=text) == text
+
+    elsewhere = {**RESULT.machine, "date": "2026-01-02"}
+    reading = Result("reading", elsewhere, {}, 1.0, (Table("Reading", "Warm.", (Row("one", (1.0,)),)),))
+    both = render([reading], order, {"Saving: files": "Three were tried."}, before=text)
+    assert "Not measured yet: writing." in both
+    assert "torch 2.13.0, on 2026-01-01 (saving)." in both and "on 2026-01-02 (reading)." in both
+    assert both.index("## Reading") < both.index("## Saving")
+    assert both.endswith("\n\nThe limit is the disk.\n\n*files*: Three were tried.\n")
+    assert text.partition("## Saving")[2].partition("*files*")[0] in both
+
+    again = Result("saving", elsewhere, {}, 1.0, (Table("Saving", "It is all new.", TABLE.rows[:1]),))
+    newer = render([again], order, notes, before=both)
+    assert (
+        "It is all new." in newer and "The limit is the disk." not in newer and "on 2026-01-01" not in newer
+    )
+    assert "## Reading\n\nWarm." in newer
 
 
 def test_contenders_take_turns() -> None:
