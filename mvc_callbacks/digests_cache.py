@@ -25,6 +25,7 @@ YOUNG = 2 * 10**9
 """Nanoseconds. A younger file may change once more without its times changing: FAT counts in two seconds,
 ext4 in the ticks of a clock (the "racy" entries of git's index)."""
 
+_SEPARATOR = os.fsencode(os.sep)
 _LARGEST = 2 * 1024**3
 _AT_ONCE = 500  # older SQLite takes 999 variables in one statement
 _WRITTEN_TOGETHER = 20_000  # digests, of half a kilobyte each until then
@@ -56,12 +57,14 @@ class DigestsCache:
         self._database: sqlite3.Connection | None = None
         self._new: list[tuple[bytes, bytes, int, int, int, int, bytes]] = []
         self._path = path
+        self._empty = False
         if path is not None:
             self._open(path)
 
     def _open(self, path: Path) -> None:
         try:
             self._database = open_database(path, _TABLE + ";" + _LISTINGS, largest=_LARGEST)
+            self._empty = self._database.execute("SELECT 1 FROM digests LIMIT 1").fetchone() is None
         except (sqlite3.Error, OSError, RuntimeError) as error:  # RuntimeError: no home folder
             self._give_up(error)
 
@@ -90,11 +93,11 @@ class DigestsCache:
         Returns:
             Path to SHA-256 in hex, without those that are unknown or changed.
         """
-        if self._database is None:
+        if self._database is None or self._empty:
             return {}
         folders: dict[bytes, dict[bytes, str]] = {}
         for path in found:
-            folder, name = os.path.split(os.fsencode(path))
+            folder, name = _split(path)
             folders.setdefault(folder, {})[name] = path
         known: dict[str, str] = {}
         try:
@@ -138,7 +141,7 @@ class DigestsCache:
         now = time.time_ns() if now is None else now
         if self._database is None or now - max(stat.st_ctime_ns, stat.st_mtime_ns) < YOUNG:
             return
-        folder, name = os.path.split(os.fsencode(path))
+        folder, name = _split(path)
         key = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, _signed(stat.st_ino))
         self._new.append((folder, name, *key, bytes.fromhex(sha256)))
         if len(self._new) >= _WRITTEN_TOGETHER:
@@ -200,6 +203,11 @@ class DigestsCache:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _split(path: str) -> tuple[bytes, bytes]:
+    folder, _, name = os.fsencode(path).rpartition(_SEPARATOR)
+    return folder, name
 
 
 def _signed(number: int) -> int:

@@ -8,7 +8,6 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ _FILES_A_TASK = 64
 _BYTES_A_TASK = 8 * 1024 * 1024
 _TRIES = 3
 _PAUSE = 0.05  # seconds before a file that was changing is read again
+_SMALL = 32 * 1024  # bytes of a file whose reading and hashing is less work than handing it to a thread
 _SPARSE_FROM = 1024**3
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -59,11 +59,14 @@ class Hashed(NamedTuple):
     read: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     path: str
     name: bytes
     size: int
+
+
+_Done = list[tuple[Hashed, "os.stat_result | None", int]]
+"""Files of one task: what became of each, what ``stat`` said, and when it was begun to be read."""
 
 
 def hash_files(
@@ -76,7 +79,9 @@ def hash_files(
 ) -> Iterator[Hashed]:
     """Hash files on several threads; hashlib and reading let go of the interpreter's lock.
 
-    Only some thousand paths are held at a time, however many there are.
+    Small files that the system has in memory are read by this thread alone: others would wait for the
+    interpreter's lock rather than for them. Only some thousand paths are held at a time, however many there
+    are.
 
     Args:
         paths: Absolute path and the name to give back with it.
@@ -92,7 +97,8 @@ def hash_files(
         Cancelled: Soon after ``cancelled`` says so.
     """
     threads = threads or min(os.cpu_count() or 1, 16)
-    waiting: set[Future[list[tuple[Hashed, os.stat_result | None, int]]]] = set()
+    waiting: set[Future[_Done]] = set()
+    at_hand = True
     pool = ThreadPoolExecutor(threads, thread_name_prefix="mvc-hash")
     remaining = iter(paths)
     try:
@@ -101,6 +107,12 @@ def hash_files(
             told, wanted = _look(batch, cache, largest)
             yield from told
             for task in _tasks(wanted):
+                _check(cancelled)
+                if at_hand and sum(each.size for each in task) <= _SMALL * len(task):
+                    began, worked = time.perf_counter(), time.thread_time()
+                    yield from _remember(_hash_all(task, cancelled), cache)
+                    at_hand = 2 * (time.thread_time() - worked) > time.perf_counter() - began
+                    continue
                 while len(waiting) >= 2 * threads:
                     yield from _collect(waiting, cache)
                 _check(cancelled)
@@ -116,16 +128,18 @@ def _check(cancelled: Callable[[], bool]) -> None:
         raise Cancelled
 
 
-def _collect(
-    waiting: set[Future[list[tuple[Hashed, os.stat_result | None, int]]]], cache: DigestsCache
-) -> Iterator[Hashed]:
+def _collect(waiting: set[Future[_Done]], cache: DigestsCache) -> Iterator[Hashed]:
     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
     for future in done:
         waiting.discard(future)
-        for hashed, seen, began in future.result():
-            if seen is not None and hashed.sha256 is not None:
-                cache.add(hashed.path, seen, hashed.sha256, now=began)
-            yield hashed
+        yield from _remember(future.result(), cache)
+
+
+def _remember(done: _Done, cache: DigestsCache) -> Iterator[Hashed]:
+    for hashed, seen, began in done:
+        if seen is not None and hashed.sha256 is not None:
+            cache.add(hashed.path, seen, hashed.sha256, now=began)
+        yield hashed
 
 
 def _look(
@@ -210,9 +224,7 @@ def _tasks(wanted: list[_Wanted]) -> Iterator[list[_Wanted]]:
         yield task
 
 
-def _hash_all(
-    task: list[_Wanted], cancelled: Callable[[], bool]
-) -> list[tuple[Hashed, os.stat_result | None, int]]:
+def _hash_all(task: list[_Wanted], cancelled: Callable[[], bool]) -> _Done:
     block = bytearray(_BLOCK if any(each.size > 65536 for each in task) else 65536)
     done = []
     for each in task:
@@ -259,12 +271,11 @@ def _read(
             raise ValueError("no ordinary file any more")
         digest = hashlib.sha256()
         size = 0
-        while size <= before.st_size:  # a file that grows for ever is read once
-            count = _read_into(descriptor, block)
-            if not count:
-                break
+        while count := _read_into(descriptor, block):
             digest.update(block[:count])
             size += count
+            if size >= before.st_size:
+                break  # what has come since then, the times tell; and one that grows for ever is read once
             if count == len(block) == _BLOCK:
                 _check(cancelled)
     finally:

@@ -103,7 +103,8 @@ class Sorter:
         """Yield the entries by name; one that is given twice comes once."""
         self._held.sort()
         last: Entry | None = None
-        for entry in heapq.merge(self._held, *(_read_run(file) for file in self._spilled)):
+        runs = [_read_run(file) for file in self._spilled]
+        for entry in heapq.merge(self._held, *runs) if runs else self._held:
             if entry != last:
                 yield entry
             last = entry

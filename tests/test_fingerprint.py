@@ -506,6 +506,42 @@ def test_the_cache_is_expendable(
     assert fingerprint_data(aged) == before
 
 
+@pytest.mark.parametrize(("seconds", "used"), [(1e6, {"MainThread"}), (0.0, {"MainThread", "mvc-hash"})])
+def test_small_files_are_read_by_threads_only_where_reading_waits(
+    seconds: float, used: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(300):
+        (tmp_path / f"{at:03d}").write_text(str(at), "utf-8")
+    seen: set[str] = set()
+    read_one = file_digests._read
+
+    def read_here(*given: Any) -> Any:
+        seen.add(threading.current_thread().name.partition("_")[0])
+        return read_one(*given)
+
+    ticks = iter(range(1000))
+    monkeypatch.setattr(file_digests, "_read", read_here)
+    monkeypatch.setattr(file_digests.time, "thread_time", lambda: next(ticks) * seconds)
+    found = fingerprint_data(tmp_path, cache=False)
+    assert seen == used
+    monkeypatch.undo()
+    assert found == fingerprint_data(tmp_path, cache=False)
+    assert found.files == 300
+
+
+def test_large_files_are_read_by_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large").write_bytes(bytes(100_000))
+    seen: set[str] = set()
+    read_one = file_digests._read
+    monkeypatch.setattr(
+        file_digests,
+        "_read",
+        lambda *given: seen.add(threading.current_thread().name) or read_one(*given),
+    )
+    fingerprint_data(tmp_path, cache=False)
+    assert seen and "MainThread" not in seen
+
+
 def test_the_cache_is_where_the_user_says(folder: Path) -> None:
     fingerprint_data(folder)
     assert (Path(os.environ["XDG_CACHE_HOME"]) / "mvc" / "files" / "digests.sqlite").is_file()
