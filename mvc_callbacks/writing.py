@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -81,6 +82,7 @@ def write_state(
         ThreadPoolExecutor(_CORES, thread_name_prefix="mvc-hash") as hashing,
         ThreadPoolExecutor(_THREADS, thread_name_prefix="mvc-write") as pool,
         _Objects(layout, state, previous, pool, [] if safe is None else safe, cached) as objects,
+        _given_up_at_once(hashing, pool),
     ):
         named = objects.hash_and_put(hashing)
         shapes = ((name, tensor.dtype, tensor.shape, named[name]) for name, tensor in state.tensors.items())
@@ -105,6 +107,20 @@ def write_state(
         base = None if existing is not None else _base(layout, previous)
         written.manifest = layout.manifests.write(written.manifest, base)
     return written
+
+
+@contextlib.contextmanager
+def _given_up_at_once(*pools: Executor) -> Iterator[None]:
+    """Begin nothing any more after an error or a second Ctrl-C, neither of which should wait for it.
+
+    No thread is left then to write a tensor that training changes again.
+    """
+    try:
+        yield
+    except BaseException:
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 class _Objects:
@@ -148,8 +164,9 @@ class _Objects:
 
     def __exit__(self, *_: object) -> None:
         for _keys, pack in self._packs:
-            if pack.exception() is None:  # waits: what is staged and was not adopted is of no use
-                pack.result().discard()
+            if not pack.cancelled() and pack.exception() is None:  # waits
+                with contextlib.suppress(OSError):  # a prune sweeps it
+                    pack.result().discard()  # what is staged and was not adopted is of no use
 
     def hash_and_put(self, hashing: Executor) -> dict[str, str]:
         """Hash every tensor once and begin to write; return name to digest."""

@@ -12,6 +12,7 @@ import pickle
 import shutil
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,7 @@ from store_kit import (
 
 from mvc_callbacks import commit as commit_module
 from mvc_callbacks import manifests, records, writing
+from mvc_callbacks import objects as objects_module
 from mvc_callbacks import store as store_module
 from mvc_callbacks.errors import MVCError, SaveFailed, UnsafeFile
 from mvc_callbacks.snapshot import Snapshot
@@ -241,6 +243,58 @@ def test_a_pack_is_not_left_behind_when_another_file_cannot_be_written(
     assert objects(store) == before
     version = run.commit(snapshot(2, more={"large": large(3)}))
     assert bits(store, version) == expected(snapshot(2, more={"large": large(3)}))
+
+
+@pytest.mark.parametrize("error", [OSError("the disk"), KeyboardInterrupt()])
+def test_an_error_ends_a_save_without_beginning_what_was_waiting(
+    error: BaseException, store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = threading.Event()
+
+    class Pool(writing.ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait, cancel_futures=cancel_futures)
+            if cancel_futures:
+                stopped.set()
+
+    begun = []
+
+    def put(digest: str, *_: object, **__: object) -> int:
+        begun.append(digest)
+        if len(begun) == 1:
+            raise error
+        stopped.wait(20)  # only where nothing is stopped; the count below tells
+        return 0
+
+    monkeypatch.setattr(writing, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(writing, "_THREADS", 1)
+    monkeypatch.setattr(store._layout.objects, "put", put)
+    state = State({f"w{number}": large(number) for number in range(6)})
+    with pytest.raises(type(error)):
+        writing.write_state(store._layout, state, None)
+    assert stopped.is_set()
+    assert len(begun) <= 2
+    assert not any(each.name.startswith("mvc-write") for each in threading.enumerate())
+
+
+def test_a_save_does_not_fail_for_a_staged_file_that_cannot_be_removed(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.open_run("base", framework="torch")
+    run.commit(many(1))
+    run.commit(many(2))  # of two packs
+    refused = []
+
+    def refuse(path: Path) -> None:
+        refused.append(path)
+        raise OSError(errno.EIO, "the disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects_module.files, "remove", refuse)
+        twin = store.open_run("twin", framework="torch").commit(many(2))  # would have one
+    assert refused[0].parent.name == "tmp"
+    assert store.verify(full=True).ok
+    assert bits(store, twin) == expected(many(2))
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no such call")
