@@ -14,7 +14,7 @@ _PEER = "keras ModelCheckpoint (.keras)"
 
 
 def tables(quick: bool) -> list[Table]:
-    """Measure; about eight minutes."""
+    """Measure; about seven minutes."""
     if not (installed("keras") and installed("tensorflow")):
         return []
     given: dict[str, Any] = {"layers": 2, "width": 64} if quick else {"layers": 32, "width": 2000}
@@ -26,7 +26,7 @@ def tables(quick: bool) -> list[Table]:
         for tuned in (True, False)
         for name in ("ours", _PEER)
     }
-    results = alternate(contenders, 1 if quick else 3)
+    results = alternate(contenders, 1 if quick else 5)
     rows = []
     for what, tuned, figure, bar in (
         ("taken", True, "taken from the training thread, per version", 0.15),
