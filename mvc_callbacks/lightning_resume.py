@@ -179,9 +179,16 @@ class Resuming:
     # Going on
 
     def take(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take out of the checkpoint that is resumed from what was kept."""
-        self._loaded = True
+        """Take out of the checkpoint that is resumed from what was kept.
+
+        One that finders of learning rates and batch sizes make of the very beginning, and load again
+        themselves, is none to resume from. After a real one it counts: then they undo what was loaded.
+        """
         kept = checkpoint.get(KEY)
+        trained = checkpoint.get("global_step") or checkpoint.get("epoch")
+        if kept is None and not trained and not self._loaded:
+            return
+        self._loaded = True
         self._kept = kept if isinstance(kept, dict) and kept.get("format") == _FORMAT else None
         self._due = self._kept is not None
 

@@ -16,6 +16,7 @@ __all__ = ["UNSEEN", "is_framework", "is_framework_name", "owner_of", "walk"]
 UNSEEN = "…"
 """The path of what was too much to be gone through."""
 
+_COMPILER = "_torchdynamo"
 _DEEPEST = 24
 _MOST_OBJECTS = 20_000
 _MOST = 64  # entries of a container at its begin, and as many at its end
@@ -190,7 +191,9 @@ def _of_function(function: FunctionType, code: bool) -> Iterator[tuple[str, Any]
     if wrapped is not None:
         yield "wrapped", wrapped
     if not is_framework_name(function.__module__):
-        yield from ((name, each) for name, each in vars(function).items() if name != "__wrapped__")
+        # What torch.compile writes there are numbers of objects, other ones in each process.
+        told = (name for name in vars(function) if name != "__wrapped__" and not name.startswith(_COMPILER))
+        yield from ((name, vars(function)[name]) for name in list(told))
     if not code or not _is_users_code(function.__globals__):
         return
     names = _names(function.__code__)

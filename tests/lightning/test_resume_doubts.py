@@ -6,13 +6,20 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelPruning
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    LambdaCallback,
+    LearningRateFinder,
+    ModelPruning,
+)
 from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset, WeightedRandomSampler
 
 from mvc_callbacks import VersionStore, lightning_conditions
@@ -290,6 +297,21 @@ class Scheduled(Model):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def compiled() -> Any:
+    return torch.compile(Model(), backend="aot_eager")
+
+
+class Sized(Model):
+    """A model whose loader has the size that a finder of batch sizes asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lr, self.batch_size = 0.02, 4
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(super().train_dataloader().dataset, batch_size=self.batch_size, shuffle=True)
+
+
 def with_closure() -> list[Any]:
     counted = {"steps": 0}
 
@@ -371,7 +393,9 @@ def test_what_is_lost_is_told(
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("at", [(0, 5), (1, 5)], ids=["first epoch", "second epoch"])
-@pytest.mark.parametrize("make", [Model, Drawn, Restored, DeepAndStill, WeighingEvenly, Two, Batched])
+@pytest.mark.parametrize(
+    "make", [Model, Drawn, Restored, DeepAndStill, WeighingEvenly, Two, Batched, compiled]
+)
 def test_what_is_brought_back_is_exact(store: VersionStore, make: Any, at: tuple[int, int]) -> None:
     same, promise = outcome(store, make, list, at)
     assert promise == {"guarantee": "exact", "reasons": []}
@@ -436,6 +460,26 @@ def test_what_is_saved_in_the_middle_of_a_step_is_told(store: VersionStore, make
     promise = store.versions()[-1].details.run_record["resume"]
     told = "it was saved in the middle of a step" in promise["reasons"]
     assert told is (make is Failing), promise
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "finder",
+    [
+        lambda: LearningRateFinder(num_training_steps=3),
+        lambda: BatchSizeFinder(max_trials=1, steps_per_trial=1),
+    ],
+    ids=["learning rate", "batch size"],
+)
+def test_a_finder_makes_no_resume_of_a_fit_and_nothing_exact_of_a_resume(
+    store: VersionStore, finder: Any, tmp_path: Path
+) -> None:
+    STOP["at"] = None
+    given = {"trainer": {"default_root_dir": tmp_path}}
+    fit(store, Sized, [finder()], 11, epochs=1, **given)
+    assert all("resume" not in each.details.run_record for each in store.versions())
+    fit(store, Sized, [finder()], 11, epochs=2, ckpt_path="last", **given)
+    assert store.versions()[-1].details.run_record["resume"]["guarantee"] == "approximate"
 
 
 @pytest.mark.filterwarnings("ignore")
