@@ -166,8 +166,7 @@ def _shared(entries: _Entries, mine: list[str], theirs: _Entries) -> int | None:
 
 def _one_prefix(entries: _Entries, theirs: _Entries) -> bool:
     """Tell whether the names differ by a prefix only: ``model.``, ``module.``, ``_orig_mod.``."""
+    # Neither is empty: their digests would be the same.
     short, long = sorted((entries, theirs), key=lambda each: sum(map(len, each)))
-    if not short:
-        return False
     prefix = (sum(map(len, long)) - sum(map(len, short))) // len(short)
     return all(name[prefix:] in short and short[name[prefix:]] == entry for name, entry in long.items())

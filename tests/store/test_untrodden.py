@@ -11,8 +11,9 @@ from store_kit import commit, f32, fingerprint, snapshot
 
 from mvc_callbacks.arguments import check_choice, check_keep, names_of
 from mvc_callbacks.diff import comparable
-from mvc_callbacks.errors import Misconfigured
+from mvc_callbacks.errors import Misconfigured, MVCWarning
 from mvc_callbacks.snapshot import Snapshot
+from mvc_callbacks.storage import disk_bytes, storage
 from mvc_callbacks.store import VersionStore
 from mvc_callbacks.tensors import State
 from mvc_callbacks.versions import Parent
@@ -88,3 +89,63 @@ def test_an_argument_that_cannot_be_is_refused_with_what_can() -> None:
     assert names_of("exclude", ["lr", "seed"]) == ("lr", "seed")
     with pytest.raises(Misconfigured, match="give a list of names"):
         names_of("exclude", ["lr", 3])  # type: ignore[list-item]
+
+
+def test_a_store_says_where_it_is(store: VersionStore) -> None:
+    assert repr(store) == f"VersionStore({str(store.path)!r})"
+
+
+def test_weights_of_keras_are_arrays_with_the_names_that_keras_shows(store: VersionStore) -> None:
+    numpy = pytest.importorskip("numpy")
+    run = store.open_run("base", framework="keras")
+    run.commit(Snapshot(State({"0": f32(1, 2), "1": f32(3)}, labels={"0": "dense/kernel"})))
+    state = store.state_dict("base")
+    assert {name: each.tolist() for name, each in state.items()} == {"0": [1, 2], "1": [3]}
+    assert all(isinstance(each, numpy.ndarray) for each in state.values())
+    assert store.labels("base") == {"0": "dense/kernel"}
+
+
+def test_the_newest_of_a_label_is_found_past_runs_that_saved_nothing(store: VersionStore) -> None:
+    assert store.newest_of("base") is None
+    [version] = commit(store, "base", 1)
+    store.open_run("base", framework="torch")  # the fit that follows has saved nothing yet
+    assert store.newest_of("base") == version
+
+
+def test_what_a_run_takes_of_the_disk_leaves_out_what_was_pruned(store: VersionStore) -> None:
+    commit(store, "base", 3)
+    before = storage(store._layout, store.versions())
+    store.prune("base/1")
+    [second] = [each.id for each in store.versions() if each.number == 2]
+    store.prune_ids([second], what="state", policy="test")
+    [after] = storage(store._layout, store.versions())
+    assert (after.versions, before[0].kept, after.kept) == (3, 3, 2)
+    assert after.logical_bytes < before[0].logical_bytes
+    assert after.held_bytes == after.own_bytes == disk_bytes(store._layout) < before[0].held_bytes
+
+
+def test_a_metric_that_was_never_a_number_has_no_best(store: VersionStore) -> None:
+    commit(store, "base", 1, metrics={"val_loss": float("nan")})
+    found = store.overview()
+    assert (found.best, found.metrics) == ({}, ("val_loss",))
+
+
+def test_a_history_that_is_cut_while_others_prune_is_mended_by_the_next_save(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.open_run("base", framework="torch")
+    run.commit(snapshot(1))
+    nonfinite = Snapshot.nonfinite
+
+    def meanwhile(shot: Snapshot) -> bool:
+        with store._layout.lock("somebody else prunes"):
+            store._layout.new_epoch()
+        (store.path / "history" / "base" / "0001.json").write_text("{")
+        return nonfinite(shot)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshot, "nonfinite", meanwhile)
+        with pytest.warns(MVCWarning, match="the history of the run base .* was damaged"):
+            run.commit(snapshot(2))
+    assert [version.number for version in store.versions("base")] == [1, 2]
+    assert store.verify(full=True).ok
