@@ -63,7 +63,7 @@ def tensor_changes(
         import numpy as np
     except ImportError:
         raise MissingFramework("numbers of weights need numpy: pip install numpy") from None
-    if sys.byteorder != "little":  # pragma: no cover - stored bytes are little-endian
+    if sys.byteorder != "little":  # stored bytes are
         raise MissingFramework("numbers of weights are told on little-endian machines only")
     both = [name for name in before if name in after and before[name].shape == after[name].shape]
     total, done = sum(before[name].nbytes for name in both), 0

@@ -593,3 +593,19 @@ def test_of_two_classes_of_one_name_in_a_cell_the_right_one_is_told(monkeypatch:
             assert source["how"] == "linecache" and word in source["text"]
             # A cell that is no Python, for a magic in it, is told whole.
             assert source["text"] == (told or source["text"]) and ("%time" in source["text"]) == bool(told)
+
+
+def test_a_class_without_methods_is_told_by_the_newest_cell_that_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec("class Bare:\n    width = 1\n", names)
+    cells = ["class Bare:\n    width = 0\n", "class Bare:\n    width = 1\n", "%time Bare()\n", "Bare()\n"]
+    shell = SimpleNamespace(user_ns={"In": cells})
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    for found, how in ((shell, "history"), (None, None), (SimpleNamespace(user_ns={"In": cells[2:]}), None)):
+        ipython = SimpleNamespace(get_ipython=lambda found=found: found)
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        source = class_source.tell_source(names["Bare"])
+        assert source.get("how") == how
+        assert how is None or source["text"] == "class Bare:\n    width = 1\n"

@@ -250,6 +250,15 @@ def test_hparams_that_are_a_namespace_are_told_by_name() -> None:
         assert flat(recall(tell(gather(SimpleNamespace(hparams=kind(lr=0.1)))))) == {"lr": 0.1}
 
 
+def test_what_the_command_line_of_lightning_notes_is_kept_beside_and_not_shown() -> None:
+    given = {"lr": 0.1, "_instantiator": "lightning.pytorch.cli.instantiate_module", "_class_path": 5}
+    module = SimpleNamespace(hparams=given, _hparams=given, _hparams_name="kwargs")
+    recalled = recall(tell(gather(module)))
+    assert recalled["module_meta"]["instantiator"] == "lightning.pytorch.cli.instantiate_module"
+    assert "class_path" not in recalled["module_meta"]
+    assert flat(recalled) == {"lr": 0.1}
+
+
 def test_one_value_that_is_too_large_is_told_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     from mvc_callbacks import hyperparameters
 

@@ -597,3 +597,11 @@ def test_markers_go_where_they_can_and_become_none_elsewhere() -> None:
     # What cannot be changed is left as it is.
     fixed = types.MappingProxyType({"a": masked})
     assert markers.without_markers(fixed) is fixed
+
+
+def test_an_array_that_is_given_back_as_a_tensor_or_an_array_is_one_of_its_own() -> None:
+    np = pytest.importorskip("numpy")
+    array = np.arange(3, dtype="f4")
+    for kept in (array, types.SimpleNamespace(numpy=lambda: array)):
+        back = tree.decode({"x": {"$array": ["x", "<f4"]}}, {"x": kept})["x"]
+        assert (back == array).all() and not np.shares_memory(back, array)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from neutral_store import make_store, snapshot
 
 from mvc_callbacks.cli import mvc
+from mvc_callbacks.errors import MissingFramework
 from mvc_callbacks.snapshot import Snapshot
 from mvc_callbacks.tensors import State, Tensor
 from mvc_callbacks.weight_changes import layer_changes, tensor_changes
@@ -158,3 +160,9 @@ def test_halves_of_complex_numbers_and_of_bytes_are_decoded_too() -> None:
     done: list[tuple[int, int]] = []
     [change] = tensor_changes({"w": zeros}, {"w": values}, progress=lambda *each: done.append(each))
     assert (change.squares[0], change.largest, done) == (37.25, 6.0, [(2, 2)])
+
+
+def test_a_machine_that_reads_numbers_the_other_way_round_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "byteorder", "big")
+    with pytest.raises(MissingFramework, match="little-endian machines only"):
+        tensor_changes({"w": floats(1)}, {"w": floats(2)})

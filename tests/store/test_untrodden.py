@@ -149,3 +149,22 @@ def test_a_history_that_is_cut_while_others_prune_is_mended_by_the_next_save(
             run.commit(snapshot(2))
     assert [version.number for version in store.versions("base")] == [1, 2]
     assert store.verify(full=True).ok
+
+
+def test_weights_of_torch_are_tensors_of_which_tied_ones_share_their_memory(store: VersionStore) -> None:
+    torch = pytest.importorskip("torch")
+    run = store.open_run("base", framework="torch")
+    run.commit(Snapshot(State({"a": f32(1, 2), "b": f32(1, 2)}, tied=(("a", "b"),))))
+    state = store.state_dict("base")
+    assert torch.equal(state["a"], torch.tensor([1.0, 2.0]))
+    assert state["a"].data_ptr() == state["b"].data_ptr()
+
+
+def test_the_newest_version_with_some_weights_is_found_in_whichever_run(store: VersionStore) -> None:
+    assert store.find_by_weights("0" * 64) is None
+    commit(store, "first", 2)
+    [first] = [each for each in store.versions() if each.number == 1]
+    assert store.find_by_weights(first.weights.digest) == first
+    [again] = commit(store, "second", 1)
+    assert store.find_by_weights(first.weights.digest) == again
+    assert store.find_by_weights(store.get("first/2").weights.digest).number == 2  # type: ignore[union-attr]

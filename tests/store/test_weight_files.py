@@ -50,6 +50,7 @@ def test_a_file_is_read_with_its_metadata_and_the_dtypes_that_are_named_otherwis
     ("header", "why"),
     [
         (b"{", "is not a safetensors file"),
+        (b"{{", "is not a safetensors file: "),
         (b"[]", "its header is not an object"),
         ({"w": 5}, "cannot be read"),
         ({"w": {}}, "cannot be read"),
