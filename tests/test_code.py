@@ -495,7 +495,7 @@ def test_the_script_that_was_started_leads_to_its_repository(
 ) -> None:
     script = git.write("train.py", "x = 1\n")
     git.commit()
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
     monkeypatch.chdir(tmp_path)
     facts = code.capture().facts
     assert (facts["how"], facts["found_by"], facts["root"]) == ("git", "script", str(git.root))

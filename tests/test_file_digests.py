@@ -74,6 +74,15 @@ def test_both_ways_of_reading_fill_the_same_block(folder: Path) -> None:
         assert block == b"a" * 64
 
 
+def test_a_file_that_is_given_out_in_small_pieces_is_read_to_its_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = hashed(folder / "a.txt")
+    read_into = file_digests._read_into
+    monkeypatch.setattr(file_digests, "_read_into", lambda file, block: read_into(file, block[:30]))
+    assert hashed(folder / "a.txt") == expected
+
+
 def test_a_large_file_is_sparse_only_where_the_file_system_says_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,13 +130,13 @@ def test_a_file_that_is_named_twice_and_changes_in_between_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plans, "_REMEMBERED", 0)  # as of the million-and-first name on
-    read_into, changes = file_digests._read_into, iter([b"", b"", b"other"])
+    read_into, changes = file_digests._read_into, iter([b"one", b"two"])
 
     def meddle(descriptor: int, block: memoryview) -> int:
+        begins = os.lseek(descriptor, 0, os.SEEK_CUR) == 0
         count = read_into(descriptor, block)
-        change = next(changes, b"")
-        if change:
-            block[: len(change)] = change
+        if begins:
+            block[:3] = next(changes)
         return count
 
     monkeypatch.setattr(file_digests, "_read_into", meddle)
@@ -180,9 +189,12 @@ def test_a_cache_whose_tables_go_while_it_is_used_is_given_up(
     step: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "digests.sqlite"
-    cache = DigestsCache(path)
     stat = (folder / "a.txt").stat()
-    cache.add(str(folder / "a.txt"), stat, "00" * 32, now=stat.st_mtime_ns + 10**10)
+    for _ in range(2):  # the second one has something to look up
+        cache = DigestsCache(path)
+        cache.add(str(folder / "a.txt"), stat, "00" * 32, now=stat.st_mtime_ns + 10**10)
+        if not cache.look_up({str(folder / "a.txt"): stat}):
+            cache.close()
     with sqlite3.connect(path) as database:
         database.execute("DROP TABLE digests" if step in ("look_up", "add") else "DROP TABLE listings")
     database.close()
