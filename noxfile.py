@@ -59,8 +59,8 @@ def cpu_wheels(session: nox.Session) -> list[str]:
 
 
 def install(session: nox.Session, *what: str, constraints: str | Path = "constraints.txt") -> None:
-    """Install with the exact versions of a constraints file."""
-    session.install("--constraint", str(constraints), *cpu_wheels(session), *what)
+    """Install with the exact versions of a constraints file; what is imported is compiled then."""
+    session.install("--no-compile", "--constraint", str(constraints), *cpu_wheels(session), *what)
 
 
 def pytest(session: nox.Session, *args: str, dist: str = "worksteal", **environment: str) -> None:
