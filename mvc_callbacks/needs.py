@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from mvc_callbacks.errors import CorruptHistory, MVCError
@@ -76,6 +77,7 @@ class Needs:
         self._layout = layout
         self._guard = threading.RLock()
         self._database: sqlite3.Connection | None = None
+        self._path: Path | None = None
         self._pid = 0
         self._names: dict[str, tuple[Times, list[str]]] = {}
         self._known: dict[tuple[str, str], _Chunk] = {}
@@ -105,6 +107,7 @@ class Needs:
 
         Raises:
             CorruptHistory: If a history cannot be read.
+            OSError: If the host's cache fails while it is asked; the next time it is made anew.
         """
         with self._guard:
             try:
@@ -119,7 +122,14 @@ class Needs:
                     _log.info("what versions need cannot be remembered: %s", error)
                     database = self._begin(self._open(remember=False))
                     self._refresh(database)
-                yield self
+                try:
+                    yield self
+                except sqlite3.Error as error:
+                    self._close()
+                    if self._path is not None:
+                        self._path.unlink(missing_ok=True)
+                    told = f"this host's cache of needs failed ({error}); try again: it is made anew"
+                    raise OSError(told) from error
             except BaseException:
                 self._known_at = None
                 self._end(database, "ROLLBACK")
@@ -192,6 +202,7 @@ class Needs:
             place = place_of(self._layout.history.root)
             try:
                 path = cache_folder(self._layout.identity) / f"needs-1-{place}.sqlite"
+                self._path = path
                 self._database = open_database(path, _SCHEMA, largest=_LARGEST)
                 self._database.execute(f"PRAGMA busy_timeout={_PATIENCE}")
                 # What is forgotten here would go from the store: no power cut may take a part of it.

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -235,6 +236,34 @@ def test_what_a_save_noted_of_a_manifest_does_not_hide_how_it_was_written_since(
     other.prune("three/1")  # this host remembers what it names
     store.prune("two/1")  # and the first one notes what it named once
     assert bits(other, "two/2") == expected(Snapshot(State({"w": f32(1), "x": f32(2)})))
+    assert store.verify(full=True).ok
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_cache_of_the_host_that_fails_while_it_is_asked_is_made_anew(
+    remembered: bool, store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    def refuse(*_: object) -> None:
+        raise OSError("no cache")
+
+    commit(store, "base", 3)
+    with monkeypatch.context() as patch:
+        if not remembered:
+            patch.setattr(needs, "cache_folder", refuse)
+        store.prune("base/1")
+        cache = store._pruner.needs._path
+        assert (cache is not None and cache.exists()) is remembered
+        patch.setattr(needs.Needs, "by_others", fail)
+        with pytest.raises(OSError, match=r"malformed.*made anew"):
+            store.prune("base/2")
+        assert cache is None or not cache.exists()
+    assert bits(store, "base/2") == expected(snapshot(2))
+    store.prune("base/2")
+    assert store._pruner.needs._path.exists()
+    assert bits(store, "base/3") == expected(snapshot(3))
     assert store.verify(full=True).ok
 
 
