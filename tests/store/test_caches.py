@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sqlite3
 from pathlib import Path
@@ -86,6 +87,23 @@ def test_a_save_that_cannot_note_its_manifests_goes_on(
     other.close()
     run.commit(snapshot(3))
     store.prune("base/1")
+    whole(store)
+
+
+def test_a_short_run_that_ends_where_the_cache_is_no_database_leaves_it_to_the_next(
+    store: VersionStore, cache: Path
+) -> None:
+    commit(store, "base", 3)
+    store.prune("base/1")
+    [path] = cache.rglob("needs-1-*.sqlite")
+    path.write_bytes(b"garbage" * 1000)
+    run = VersionStore(store.path).open_run("short", framework="torch")
+    run.commit(snapshot(1))
+    del run
+    gc.collect()
+    assert not path.exists()  # a damaged one is removed
+    VersionStore(store.path).prune("base/2")
+    assert path.exists()
     whole(store)
 
 
