@@ -42,6 +42,7 @@ def fit(tell: Callable[[Any], None], path: str, resume: bool) -> None:
                 tell(["saved", last.id])
 
     tell(["ready"])
-    trainer = trainer_of(versions, Teller(), default_root_dir=path + "-work", max_epochs=50)
+    # More epochs than all of them together get to: one that ended would leave the others nothing to do.
+    trainer = trainer_of(versions, Teller(), default_root_dir=path + "-work", max_epochs=100_000)
     trainer.fit(Small(), ckpt_path="last" if resume else None)
     tell(["done"])
