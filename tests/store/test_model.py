@@ -155,8 +155,12 @@ class Model(RuleBasedStateMachine):
     def prune_by_rule(self, count: int) -> None:
         self.store.prune(keep_last=count)
         for run in {known.run for known in self.versions.values()}:
-            mine = sorted(
-                (identity for identity, known in self.versions.items() if known.run == run),
+            mine = sorted(  # what has no weights any more keeps none of the others from being kept
+                (
+                    identity
+                    for identity, known in self.versions.items()
+                    if known.run == run and "weights" not in known.gone
+                ),
                 key=lambda identity: self.versions[identity].number,
             )
             for identity in mine[: max(0, len(mine) - count)]:
