@@ -24,6 +24,9 @@ _WORDS = {
 class Deferral:
     """Holds the first Ctrl-C back until `raise_if_asked`; the second one acts at once.
 
+    SIGTERM is not forgotten over Ctrl-C, after which a process may go on: it acts in its place, and where
+    Ctrl-C would act at once, `SystemExit` is raised.
+
     A handler that is not Python's own is left alone: whoever put it there knows what the signal should do.
 
     Args:
@@ -63,7 +66,14 @@ class Deferral:
     def _forget_one_that_is_over(number: signal.Signals) -> None:
         owner = getattr(signal.getsignal(number), "__self__", None)
         if isinstance(owner, Deferral) and owner._goes_on(sys._getframe()) is None:
-            owner.end()
+            owner.over()
+
+    def over(self) -> None:
+        """End where no step's end will come any more; SIGTERM that waited for one acts now."""
+        if threading.current_thread() is threading.main_thread():
+            self.end()
+            if self._asked == signal.SIGTERM:
+                self.raise_if_asked()
 
     def end(self) -> None:
         """Give the signals back their usual meaning."""
@@ -93,10 +103,14 @@ class Deferral:
         goes_on = self._goes_on(frame)
         if not goes_on:
             self.end()
-        if not goes_on or not self._held or (self._asked is not None and number == signal.SIGINT):
+        asked = self._asked
+        if not goes_on or not self._held or (asked is not None and number == signal.SIGINT):
             self._asked = None
+            if number == signal.SIGINT and asked == signal.SIGTERM:
+                self.end()
+                sys.exit(128 + signal.SIGTERM)
             self._act(number, frame)
-        elif self._asked is None:
+        elif asked != number:
             self._asked = number
             _log.warning(_WORDS[signal.Signals(number)])
 

@@ -167,7 +167,10 @@ class VersionCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
     @override
     def on_train_begin(self, logs: Any = None) -> None:
         """Begin a run: forget the last one's policy state, restore what is to be resumed."""
+        before = self._session
         self._close()
+        if before is not None:
+            before.interruption.over()
         for name, value in self._fresh.items():
             setattr(self, name, value)
         model = self.model

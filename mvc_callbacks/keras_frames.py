@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -52,20 +52,20 @@ def arguments_of(model: Any, method: str) -> Mapping[str, Any] | None:
     return None
 
 
-def goes_on(model: Any, frame: FrameType | None) -> bool | None:
-    """Tell whether Keras' fit of a model runs.
+def goes_on(callbacks: Callable[[], Any], frame: FrameType | None) -> bool | None:
+    """Tell whether one call of Keras' fit goes on.
 
     Args:
-        model: A Keras model.
+        callbacks: Returns the list that Keras made of the callbacks of that call, and of no other.
         frame: The innermost one, such as a signal came in.
 
     Returns:
-        False if another model's fit runs within it; None if it does not run.
+        False if another fit runs within it; None if it is over.
     """
-    innermost = True
+    innermost, wanted = True, callbacks()
     while frame is not None:
         if _is_call(frame, "fit"):
-            if frame.f_locals.get("self") is model:
+            if wanted is not None and frame.f_locals.get("callbacks") is wanted:
                 return innermost
             innermost = False
         frame = frame.f_back

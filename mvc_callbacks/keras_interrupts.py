@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,15 +23,16 @@ class Interruption:
 
     Args:
         callback: The VersionCheckpoint.
-        model: The model.
         arguments: Of ``fit``; None where Keras' own does not run, whose end nobody could notice.
     """
 
-    def __init__(self, callback: Any, model: Any, arguments: Mapping[str, Any] | None) -> None:
+    def __init__(self, callback: Any, arguments: Mapping[str, Any] | None) -> None:
         self._everyone = ours(arguments) if arguments is not None else []
         self._is_last = bool(self._everyone) and self._everyone[-1] is callback
-        self._deferral = Deferral((signal.SIGINT, signal.SIGTERM), functools.partial(goes_on, model))
-        self._deferral.hold(False)
+        # Not by its model: another fit of the same one may follow, without any of us.
+        fit = weakref.ref((arguments or {}).get("callbacks", self), lambda _: deferral.over())
+        deferral = self._deferral = Deferral((signal.SIGINT, signal.SIGTERM), functools.partial(goes_on, fit))
+        deferral.hold(False)
 
     def begin(self) -> None:
         """Begin to hold signals back, if this is the last VersionCheckpoint of the fit."""
@@ -40,6 +42,10 @@ class Interruption:
     def end(self) -> None:
         """Give the signals back their usual meaning."""
         self._deferral.end()
+
+    def over(self) -> None:
+        """Let SIGTERM act that came in a fit which raised before the end of that step."""
+        self._deferral.over()
 
     @property
     def asked(self) -> bool:

@@ -66,7 +66,7 @@ class Session:
         self._averages = Averages(model, arguments)
         self._board = Boards(arguments)
         self.resuming = Resuming(callback, model, arguments)
-        self.interruption = Interruption(callback, model, arguments)
+        self.interruption = Interruption(callback, arguments)
         self._moment: _Moment | None = None
         self._number = 0
         self._error: BaseException | None = None

@@ -55,15 +55,71 @@ def test_sigterm_waits_for_the_end_of_the_step_and_ends_the_process_then(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_ctrl_c_acts_at_once_also_after_sigterm() -> None:
-    for first in BOTH:
-        deferral = Deferral(BOTH)
+def test_a_second_ctrl_c_acts_at_once() -> None:
+    deferral = Deferral(BOTH)
+    deferral.begin()
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert not deferral.asked
+    deferral.end()
+
+
+def test_ctrl_c_after_sigterm_ends_the_process_at_once() -> None:
+    deferral = Deferral(BOTH)
+    deferral.begin()
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+        signal.raise_signal(signal.SIGINT)
+    assert isinstance(ended.value, SystemExit)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert not deferral.asked
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_sigterm_after_ctrl_c_is_what_acts_at_the_end_of_the_step(
+    killed: list[tuple[int, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    deferral = Deferral(BOTH)
+    deferral.begin()
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    assert deferral.asked and killed == []
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["Ctrl-C", "SIGTERM"]
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        deferral.raise_if_asked()
+    assert killed == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_sigterm_that_waited_for_the_end_of_a_step_that_failed_acts_with_what_comes_next(
+    killed: list[tuple[int, int]],
+) -> None:
+    failed: list[bool] = []
+
+    def over(frame: FrameType | None) -> bool | None:
+        return None if failed else True
+
+    def begin_another() -> None:
+        Deferral(BOTH).begin()
+
+    for then in (lambda: signal.raise_signal(signal.SIGINT), begin_another):
+        failed.clear()
+        deferral = Deferral(BOTH, over)
         deferral.begin()
-        signal.raise_signal(first)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        assert not deferral.asked
-        deferral.end()
+        signal.raise_signal(signal.SIGTERM)
+        failed.append(True)
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+            then()
+        assert isinstance(ended.value, SystemExit)
+    assert killed == [(os.getpid(), signal.SIGTERM)]  # Ctrl-C leaves time for what is being saved
+
+
+def test_ctrl_c_that_waited_for_the_end_of_a_step_that_failed_is_forgotten() -> None:
+    deferral = Deferral(BOTH)
+    deferral.begin()
+    signal.raise_signal(signal.SIGINT)
+    deferral.over()  # its error is what ended the training
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_acts_at_once_where_no_step_goes_on() -> None:
@@ -134,8 +190,9 @@ def test_another_thread_than_the_first_has_no_signals() -> None:
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     deferral.begin()
-    thread = threading.Thread(target=deferral.end)
-    thread.start()
-    thread.join()
-    assert signal.getsignal(signal.SIGTERM) == deferral._handle
+    for end in (deferral.end, deferral.over):
+        thread = threading.Thread(target=end)
+        thread.start()
+        thread.join()
+        assert signal.getsignal(signal.SIGTERM) == deferral._handle
     deferral.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -188,6 +189,22 @@ def test_nor_does_it_keep_the_next_one_from_it(store: VersionStore) -> None:
     assert place(store) == [(0, 2, 3)]
 
 
+def test_nor_a_later_fit_of_the_same_model_without_us(store: VersionStore) -> None:
+    callback, model = VersionCheckpoint(store, run="job"), small()
+    with pytest.raises(ZeroDivisionError):
+        fit(At("on_train_batch_begin", 9, lambda: 1 / 0), callback, model=model)
+    with pytest.raises(KeyboardInterrupt):
+        fit(At("on_train_batch_begin", 3, press), model=model)
+    assert handlers() == DEFAULTS
+
+
+def test_handlers_go_with_the_callback_of_a_fit_that_raised(store: VersionStore) -> None:
+    with pytest.raises(ZeroDivisionError):
+        fit(At("on_train_batch_begin", 9, lambda: 1 / 0), VersionCheckpoint(store, run="job"))
+    gc.collect()
+    assert handlers() == DEFAULTS
+
+
 def test_a_fit_within_fit_is_not_waited_for(store: VersionStore) -> None:
     inner = small()
 
@@ -280,6 +297,56 @@ def test_bad_input_47_a_process_ends_by_the_signal_when_all_is_on_disk(
     assert process.returncode == -number, err
     store = VersionStore(tmp_path / "versions")
     assert (place(store) if store.exists() else []) == saved
+
+
+@pytest.mark.parametrize(
+    ("batch", "then", "code"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)",
+            "train()",
+            128 + signal.SIGTERM,
+        ),
+        (
+            "os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM)",
+            "train()",
+            -signal.SIGTERM,
+        ),
+        ("os.kill(os.getpid(), signal.SIGTERM); 1 / 0", "train()", -signal.SIGTERM),
+        (
+            "os.kill(os.getpid(), signal.SIGTERM); 1 / 0",
+            "os.kill(os.getpid(), signal.SIGINT)",
+            128 + signal.SIGTERM,
+        ),
+    ],
+    ids=["Ctrl-C", "Ctrl-C before it", "an error and the next fit", "an error and Ctrl-C"],
+)
+def test_sigterm_is_forgotten_over_nothing_that_comes_in_the_same_step(
+    batch: str, then: str, code: int, tmp_path: Path
+) -> None:
+    script = tmp_path / "train.py"
+    again = f"""
+def train():
+    callbacks = [Told(), ours]
+    model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=callbacks)
+
+ours, model = VersionCheckpoint(sys.argv[2], run="job"), small()
+try:
+    train()
+except (KeyboardInterrupt, ZeroDivisionError):
+    sys.argv[3] = "0"
+try:
+    {then}
+except KeyboardInterrupt:
+    pass
+print("goes on")
+"""
+    script.write_text(SCRIPT.partition("callbacks = [")[0].replace("sys.stdin.readline()", batch) + again)
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(HERE.parent.parent)}
+    arguments = [sys.executable, str(script), str(HERE), str(tmp_path / "versions"), "9"]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stdout) == (code, "ready\n"), done.stderr
+    assert place(VersionStore(tmp_path / "versions"))[:1] == [(0, None, 6)]
 
 
 def test_bad_input_47_the_first_process_of_a_container_ends_too(tmp_path: Path) -> None:
