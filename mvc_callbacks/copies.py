@@ -24,7 +24,9 @@ def fresh_memory(size: int) -> mmap.mmap:
     Args:
         size: In bytes; at least one.
     """
-    memory = mmap.mmap(-1, size)
+    # By itself mmap shares it with processes that are forked, which would write into what is saved here.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, size, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without large pages
             memory.madvise(mmap.MADV_HUGEPAGE)

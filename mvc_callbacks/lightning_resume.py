@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ KEY = "mvc_callbacks"
 """Where it lies in a checkpoint."""
 
 _FORMAT = 1
+_OF_FINDERS = (".lr_find", ".scale_batch_size")
 _of_trainers: weakref.WeakKeyDictionary[Any, Resuming] = weakref.WeakKeyDictionary()
 
 
@@ -181,12 +183,13 @@ class Resuming:
     def take(self, checkpoint: Mapping[str, Any]) -> None:
         """Take out of the checkpoint that is resumed from what was kept.
 
-        One that finders of learning rates and batch sizes make of the very beginning, and load again
-        themselves, is none to resume from. After a real one it counts: then they undo what was loaded.
+        One that finders of learning rates and batch sizes make before training, and load again themselves, is
+        none to resume from. After a real one it counts: then they undo what was loaded.
         """
         kept = checkpoint.get(KEY)
-        trained = checkpoint.get("global_step") or checkpoint.get("epoch")
-        if kept is None and not trained and not self._loaded:
+        # Its name is all that tells: Lightning notes it as if it had been given to fit.
+        of_finder = Path(str(self._trainer.ckpt_path)).name.startswith(_OF_FINDERS)
+        if kept is None and of_finder and not self._loaded:
             return
         self._loaded = True
         self._kept = kept if isinstance(kept, dict) and kept.get("format") == _FORMAT else None

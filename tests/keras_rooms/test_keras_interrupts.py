@@ -293,8 +293,9 @@ def test_bad_input_47_a_process_ends_by_the_signal_when_all_is_on_disk(
     process.send_signal(number)
     out, err = process.communicate("\n", timeout=120)
     assert out == "", out + err
-    # Python ends by the signal itself after an uncaught KeyboardInterrupt.
-    assert process.returncode == -number, err
+    # Python ends by the signal itself after an uncaught KeyboardInterrupt, but for what TensorFlow runs then.
+    assert process.returncode == -number or (process.returncode == 1 and number == signal.SIGINT), err
+    assert number == signal.SIGTERM or err.rstrip().endswith("KeyboardInterrupt")
     store = VersionStore(tmp_path / "versions")
     assert (place(store) if store.exists() else []) == saved
 

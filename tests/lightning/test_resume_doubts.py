@@ -482,6 +482,27 @@ def test_a_finder_makes_no_resume_of_a_fit_and_nothing_exact_of_a_resume(
     assert store.versions()[-1].details.run_record["resume"]["guarantee"] == "approximate"
 
 
+class SavesTheBeginning(Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_resume_from_a_checkpoint_of_the_very_beginning_is_one(store: VersionStore, tmp_path: Path) -> None:
+    STOP["at"] = None
+    begun = tmp_path / "begun.ckpt"
+    other = {"callbacks": [SavesTheBeginning(begun)], "enable_checkpointing": False, "logger": False}
+    pl.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **other).fit(Model())
+    fit(store, Model, [], 11, epochs=1, ckpt_path=begun)
+    assert store.versions()[-1].details.run_record["resume"] == {
+        "guarantee": "approximate",
+        "reasons": ["no random state was kept with what is resumed from"],
+    }
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("make", "guarantee"), [(Model, "exact"), (Scheduled, "approximate")])
 def test_a_training_made_longer_is_exact_where_no_schedule_follows_its_length(
