@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -16,7 +19,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -39,6 +41,21 @@ class Known:
     order: int
     loss: float
     gone: set[str] = field(default_factory=set)
+
+
+def _of_versions(act: Callable[..., None]) -> Callable[..., None]:
+    """Do nothing while there is no version.
+
+    A precondition would let the next rule depend on whether a save that crashed had got through, which is not
+    the same each time: several threads write.
+    """
+
+    @functools.wraps(act)
+    def acts(self: Model, **given: Any) -> None:
+        if self.versions:
+            act(self, **given)
+
+    return acts
 
 
 class Model(RuleBasedStateMachine):
@@ -108,8 +125,8 @@ class Model(RuleBasedStateMachine):
                 )
         self.open_run("base")
 
-    @precondition(lambda self: self.versions)
     @rule(place=st.integers(0, 99), name=st.sampled_from(["production", "staging"]))
+    @_of_versions
     def promote(self, place: int, name: str) -> None:
         identity = self._pick(place)
         if "weights" in self.versions[identity].gone:
@@ -140,8 +157,8 @@ class Model(RuleBasedStateMachine):
             assert self.store.rollback(name).id == moves[-2]
             moves.pop()
 
-    @precondition(lambda self: self.versions)
     @rule(place=st.integers(0, 99), what=st.sampled_from(["weights", "state"]))
+    @_of_versions
     def prune(self, place: int, what: str) -> None:
         identity = self._pick(place)
         report = self.store.prune(identity, what=what)  # type: ignore[arg-type]
@@ -150,8 +167,8 @@ class Model(RuleBasedStateMachine):
         else:
             self.versions[identity].gone.add(what)
 
-    @precondition(lambda self: self.versions)
     @rule(count=st.integers(0, 3))
+    @_of_versions
     def prune_by_rule(self, count: int) -> None:
         self.store.prune(keep_last=count)
         for run in {known.run for known in self.versions.values()}:
@@ -167,8 +184,8 @@ class Model(RuleBasedStateMachine):
                 if identity not in self._aliased():
                     self.versions[identity].gone.add("weights")
 
-    @precondition(lambda self: self.versions)
     @rule(place=st.integers(0, 99))
+    @_of_versions
     def delete(self, place: int) -> None:
         label = self.versions[self._pick(place)].run
         ids = {identity for identity, known in self.versions.items() if known.run == label}
