@@ -109,7 +109,8 @@ def begin_devices(patch: pytest.MonkeyPatch, count: int, begun: bool = True) -> 
     patch.setattr(torch.cuda, "default_generators", cuda)
     patch.setattr(torch.cuda, "is_available", lambda: count > 0)
     patch.setattr(torch.cuda, "is_initialized", lambda: begun)
-    patch.setattr(torch.cuda, "device_count", lambda: count)
+    for each in (torch.cuda, torch.cuda.random):
+        patch.setattr(each, "device_count", lambda: count)
     patch.setattr(torch.cuda, "get_rng_state_all", lambda: [each.get_state() for each in cuda])
     patch.setattr(
         torch.cuda,
@@ -164,6 +165,18 @@ def test_random_state_of_devices_that_are_not_there_is_left_out(monkeypatch: pyt
 def test_cuda_that_nobody_has_begun_is_not_begun_by_a_save(monkeypatch: pytest.MonkeyPatch) -> None:
     begin_devices(monkeypatch, 2, begun=False)
     assert "cuda" not in torch_random.capture()
+
+
+def test_cuda_that_is_begun_after_the_save_draws_from_the_seed_that_there_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin_devices(monkeypatch, 2, begun=False)
+    torch.manual_seed(5)
+    state = torch_random.capture()
+    begin_devices(monkeypatch, 2)  # another process
+    torch.manual_seed(9)
+    torch_random.put_back(state)
+    assert draw_on_devices()[:2] == [torch.rand(1, generator=torch.Generator().manual_seed(5)).item()] * 2
 
 
 def test_a_resumed_fit_draws_on_its_devices_as_if_it_had_gone_on(
