@@ -58,10 +58,10 @@ def put_back(state: Mapping[str, Any], unpack: Unpack) -> None:
         return
     if "torch" in state:
         torch.set_rng_state(_read_torch(state["torch"], unpack))
-    if "cuda" not in state and torch.cuda.is_available():
-        # It had not been begun, and would have drawn from the seed that torch had been given.
-        torch.cuda.manual_seed_all(torch.initial_seed())
-    elif torch.cuda.is_available() and len(state["cuda"]) <= torch.cuda.device_count():
+        if "cuda" not in state and torch.cuda.is_available():
+            # It had not been begun, and would have drawn from the seed that torch had been given.
+            torch.cuda.manual_seed_all(torch.initial_seed())
+    if "cuda" in state and torch.cuda.is_available() and len(state["cuda"]) <= torch.cuda.device_count():
         torch.cuda.set_rng_state_all([_read_torch(each, unpack) for each in state["cuda"]])
     if "mps" in state and torch.backends.mps.is_available():
         torch.mps.set_rng_state(_read_torch(state["mps"], unpack))

@@ -113,6 +113,7 @@ class Machine:
             (torch.cuda, "is_initialized", lambda: cuda > 0),
             (torch.cuda, "device_count", lambda: cuda),
             (torch.cuda, "get_rng_state_all", lambda: self.states["cuda"]),
+            (torch.cuda, "manual_seed_all", lambda seed: self.given.append(seed)),
             (torch.cuda, "set_rng_state_all", lambda each: self.given.append([s.tolist() for s in each])),
             (torch.backends.mps, "is_available", lambda: mps),
             (torch.mps, "get_rng_state", lambda: self.mps),
@@ -132,3 +133,15 @@ def test_devices_get_their_states_back_as_far_as_they_are_there(monkeypatch: pyt
     assert fewer.given == []
     random_state.put_back({"python": kept["python"]}, as_it_is)  # kept where neither library was loaded
     assert fewer.given == []
+
+
+def test_devices_that_were_not_begun_get_the_seed_that_there_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    Machine(torch, monkeypatch, cuda=0, mps=False)
+    torch.default_generator.manual_seed(5)
+    kept = random_state.capture(as_it_is)
+    assert "cuda" not in kept
+    torch.default_generator.manual_seed(9)
+    begun = Machine(torch, monkeypatch, cuda=2, mps=False)
+    random_state.put_back(kept, as_it_is)
+    assert begun.given == [5]
