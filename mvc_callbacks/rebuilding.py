@@ -182,7 +182,7 @@ class Rebuilder:
         only: str | None,
         standing: set[str],
     ) -> tuple[list[Row], list[tuple[str, str]]]:
-        recorded = self._recorded(events, standing)
+        recorded = self._recorded(acknowledged, events, standing)
         # Nothing is trained from a version that was not acknowledged.
         known = acknowledged.keys() | {each["id"] for row in recorded for each in row["parents"]}
         rows, left_out = [], []
@@ -197,9 +197,15 @@ class Rebuilder:
                 self._layout.history.reserve(row["run"])
         return rows, left_out
 
-    def _recorded(self, events: list[tuple[str, Mapping[str, Any]]], standing: set[str]) -> list[Row]:
+    def _recorded(
+        self,
+        acknowledged: Mapping[str, Row],
+        events: list[tuple[str, Mapping[str, Any]]],
+        standing: set[str],
+    ) -> list[Row]:
         """Return what records and events tell of all versions that were not deleted."""
         deleted = _deleted(events) - standing
+        ends = {event["run"]: event["time"] for _, event in events if event["event"] == "delete"}
         later = by_version(events)
         found = []
         whole = sum(1 for _ in self._layout.versions.ids()) if self._progress is not None else 0
@@ -217,11 +223,18 @@ class Rebuilder:
                     undone = event["event"] == "prune" and event["what"] == "weights" and identity in standing
                     if not undone:
                         apply_event(row, event_id, event)  # `is_event` has seen that its fields are a row's
+                if identity in acknowledged or not self._is_orphan(row, record, ends):
+                    found.append(row)
             except MVCError as error:
                 self._problems.append(f"versions/{identity}: {error}")
-                continue
-            found.append(row)
         return found
+
+    def _is_orphan(self, row: Row, record: Mapping[str, Any], ends: Mapping[str, str]) -> bool:
+        """Tell whether a crash left a record in a run that was deleted since, which did not know of it."""
+        run = record["run"].get("id")
+        return row["created"] < ends.get(row["run"], "") and not (
+            isinstance(run, str) and self._layout.runs.has(run)
+        )
 
     def _unfinished(self, row: Row) -> str | None:
         """Tell why a record that no history names is not adopted: a crash may have left it."""

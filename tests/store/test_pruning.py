@@ -575,6 +575,31 @@ def test_a_deleted_run_does_not_come_back_with_a_rebuild(store: VersionStore) ->
     assert commit(store, "base", 1)[0].run == "base"
 
 
+def test_what_a_crash_left_in_a_run_that_was_deleted_since_does_not_come_back(
+    store: VersionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash_before_the_row(run: Run) -> None:
+        with pytest.raises(Crash), monkeypatch.context() as patch:
+            patch.setattr(store._layout.history, "append", lambda *_, **__: (_ for _ in ()).throw(Crash))
+            run.commit(snapshot(1))  # whole: its objects are those of other versions
+
+    commit(store, "other", 1)
+    run = store.open_run("base", framework="torch")
+    run.commit(snapshot(1))
+    crash_before_the_row(run)
+    store.delete_run("base")
+    store.rebuild()
+    assert [version.run for version in store.versions()] == ["other"]
+    assert store.verify(full=True).ok
+
+    again = store.open_run("base", framework="torch")  # of the same name, and not deleted
+    again.commit(snapshot(1))
+    crash_before_the_row(again)
+    store.rebuild()
+    assert [version.run for version in store.versions()] == ["other", "base", "base"]
+    assert store.verify(full=True).ok
+
+
 def test_a_deletion_that_a_kill_cut_short_is_finished_by_a_rebuild(
     store: VersionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
