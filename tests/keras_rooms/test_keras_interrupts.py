@@ -28,6 +28,9 @@ DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)
 
 @pytest.fixture(autouse=True)
 def signals_are_as_python_sets_them() -> Iterator[None]:
+    gc.collect()  # a fit of another file that raised may still have its handlers
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     found = handlers()
     signal.signal(signal.SIGINT, signal.default_int_handler)
