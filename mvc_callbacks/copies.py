@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import mmap
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["copy_memory", "fresh_memory"]
+__all__ = ["copy_memory"]
 
 _PIECE = 16 * 1024 * 1024
 _THREADS = max(2, min(8, os.cpu_count() or 2))
-
-
-def fresh_memory(size: int) -> mmap.mmap:
-    """Return memory that nobody has touched, in large pages where Linux has them.
-
-    The first touch of 4 KiB pages takes longer than the copy into them: 0.17 s for 512 MB, where large pages
-    take 0.07 to 0.11 s.
-
-    Args:
-        size: In bytes; at least one.
-    """
-    # By itself mmap shares it with processes that are forked, which would write into what is saved here.
-    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    memory = mmap.mmap(-1, size, **private)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without large pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
 
 
 def copy_memory(pieces: Iterable[tuple[int, int, int]]) -> None:

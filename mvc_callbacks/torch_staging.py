@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mvc_callbacks.copies import copy_memory, fresh_memory
+from mvc_callbacks.copies import copy_memory
 from mvc_callbacks.tensors import Tensor
 from mvc_callbacks.torch_tensors import copy_bits, dtype_name, memory_of, neutral_of, plain
 
@@ -17,7 +17,6 @@ __all__ = ["Staging", "StagingBuffers"]
 
 _ALIGNMENT = 64  # of every tensor in a block: a cache line, and more than any dtype needs
 _MOST_FREE = 2
-_LARGE = 4 * 1024 * 1024  # from here on memory is asked of the system by itself
 _STEP = 64 * 1024 * 1024  # of the size of large blocks: what grows a little still fits, and is not made anew
 
 
@@ -58,9 +57,7 @@ class StagingBuffers:
                 RuntimeError
             ):  # page-locked memory is limited; without it copies are slower
                 return torch.empty(size, dtype=torch.uint8, pin_memory=True)
-        if size < _LARGE:
-            return torch.empty(size, dtype=torch.uint8)
-        return torch.frombuffer(fresh_memory(size), dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8)
 
     def give_back(self, block: torch.Tensor) -> None:
         """Take a block back; the same one twice does nothing."""

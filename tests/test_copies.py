@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
-import os
 from typing import Any
 
 import pytest
@@ -25,24 +23,3 @@ def test_every_byte_arrives_however_the_work_is_shared(piece: int, monkeypatch: 
         for target, source in zip(targets, sources, strict=True)
     )
     assert [bytes(each) for each in targets] == [bytes(each) for each in sources]
-
-
-def test_fresh_memory_is_there_whatever_pages_the_system_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    copies.fresh_memory(5)[:] = b"bytes"
-    monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
-    memory = copies.fresh_memory(1 << 22)
-    memory[-1:] = b"x"
-    assert (memory[:1], memory[-1:]) == (b"\0", b"x")
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_fresh_memory_is_not_shared_with_a_process_that_was_forked() -> None:
-    memory = copies.fresh_memory(1 << 22)
-    memory[:1] = b"a"
-    child = os.fork()
-    if child == 0:
-        memory[:1] = b"b"
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert memory[:1] == b"a"
