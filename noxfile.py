@@ -177,7 +177,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Measure the branches of the rooms that are listed in pyproject.toml: less than all fails."""
-    install(session, "--editable", ".[test]", "ml_dtypes", "pytest-cov")
+    install(session, "--editable", ".[test]", "pytest-cov")
     left_out = [f"--ignore=tests/store/test_{name}.py" for name in REPEATED]
     units = [f"tests/test_{name}.py" for name in UNITS]
     pytest(session, "--cov", "--cov-report=term", *left_out, "tests/store", "tests/restore", *units)

@@ -109,7 +109,9 @@ class _Call:
         except (TypeError, ValueError):  # built-in callables tell no signature
             parameters, self.takes_any = {}, True
         self.parameters = {name: each for name, each in parameters.items() if each.kind in _NAMED}
-        self._annotations = annotations_of(target.__init__ if isinstance(target, type) else target)  # type: ignore[misc]
+        # A subclass may have another __init__, says mypy; the class itself is asked here.
+        made_by = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+        self._annotations = annotations_of(made_by)
 
     def accepted(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values that have a parameter."""

@@ -281,7 +281,7 @@ def _read(
     finally:
         os.close(descriptor)
     # By name once more: the file may have been replaced while the old one was being read.
-    return size, digest.hexdigest(), before, os.stat(path)  # noqa: PTH116
+    return size, digest.hexdigest(), before, os.stat(path)  # noqa: PTH116 - as above
 
 
 def _read_in_place(descriptor: int, block: memoryview) -> int:

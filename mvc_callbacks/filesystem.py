@@ -20,7 +20,7 @@ __all__ = ["VersionFileSystem"]
 _log = logging.getLogger(__name__)
 
 
-class VersionFileSystem(AbstractFileSystem):  # type: ignore[misc]
+class VersionFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec tells no types
     """Serves ``mvc://…`` as checkpoint files that ``torch.load`` reads, with ``weights_only=True`` too.
 
     Nothing is a folder here, nothing is listed, and nothing can be written.

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -78,3 +79,25 @@ def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     """Keep the user's store and cache out of the tests, and the tests out of them."""
     monkeypatch.delenv("MVC_STORE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Five images of cats and five of dogs."""
+    folder = tmp_path / "images"
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            (folder / name / f"{number}.png").write_bytes(f"{name} {number}".encode())
+    return folder
+
+
+@pytest.fixture
+def aged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, old enough to be remembered; that takes a hundredth of a second here, and two otherwise."""
+    from mvc_callbacks import digests_cache, stamps
+
+    for module in (digests_cache, stamps):
+        monkeypatch.setattr(module, "YOUNG", 10_000_000)
+    time.sleep(0.05)
+    return folder

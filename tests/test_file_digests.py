@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mvc_callbacks import digests_cache, file_digests, fingerprint_data, plans, stamps
+from mvc_callbacks import file_digests, fingerprint_data, plans, stamps
 from mvc_callbacks.digests_cache import DigestsCache
 from mvc_callbacks.file_digests import hash_files
 from mvc_callbacks.fingerprint import plan
@@ -143,14 +142,6 @@ def test_a_file_that_is_named_twice_and_changes_in_between_is_told(
     told = plan([str(folder / "a.txt")] * 2).compute(threads=1).fingerprint
     assert (told.coverage, told.files) == ("partial", 1)
     assert "a.txt: two contents under one name; it changed meanwhile" in told.problems[0]
-
-
-@pytest.fixture
-def aged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in (digests_cache, stamps):
-        monkeypatch.setattr(module, "YOUNG", 10_000_000)
-    time.sleep(0.05)
-    return folder
 
 
 def test_what_files_came_to_is_not_remembered_when_one_changed_since_it_was_read(

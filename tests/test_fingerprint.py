@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from mvc_callbacks import digests_cache, file_digests, fingerprint_data, plans, stamps
+from mvc_callbacks import digests_cache, file_digests, fingerprint_data, plans
 from mvc_callbacks.digests_cache import DigestsCache
 from mvc_callbacks.fingerprint import gather, plan
 from mvc_callbacks.host_cache import cache_folder
@@ -48,15 +48,6 @@ def folder(tmp_path: Path) -> Path:
     (folder / "a.txt").write_bytes(b"first")
     (folder / "cat" / "1.png").write_bytes(b"second")
     (folder / "cat" / "2.png").write_bytes(b"")
-    return folder
-
-
-@pytest.fixture
-def aged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same, old enough to be remembered; that takes a hundredth of a second here, and two otherwise."""
-    for module in (digests_cache, stamps):
-        monkeypatch.setattr(module, "YOUNG", 10_000_000)
-    time.sleep(0.05)
     return folder
 
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from source_kit import digest
 
 from mvc_callbacks import fingerprint_data, sources_files, sources_libraries, sources_records
 from mvc_callbacks.fingerprint import plan
@@ -39,22 +40,6 @@ class NoPath(os.PathLike[str]):
 
     def __fspath__(self) -> str:
         return 5  # type: ignore[return-value]
-
-
-def digest(source: Any) -> str:
-    told = fingerprint_data(source)
-    assert told.digest is not None, told
-    return str(told.digest)
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    for name in ("cat", "dog"):
-        (folder / name).mkdir(parents=True)
-        for number in range(5):
-            (folder / name / f"{number}.png").write_bytes(f"{name} {number}".encode())
-    return folder
 
 
 # Places.

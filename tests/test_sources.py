@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from source_kit import digest
 
 from mvc_callbacks import fingerprint_data
 from mvc_callbacks.fingerprint import EARLY, gather, plan
@@ -79,21 +80,10 @@ class ImageFolder(Untouchable):
         )
 
 
-def digest(source: Any) -> str:
-    told = fingerprint_data(source)
-    assert told.digest is not None, told
-    return str(told.digest)
-
-
 @pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    for name in ("cat", "dog"):
-        (folder / name).mkdir(parents=True)
-        for number in range(5):
-            (folder / name / f"{number}.png").write_bytes(f"{name} {number}".encode())
-    (folder / "README").write_text("no image")
-    return folder
+def images(images: Path) -> Path:
+    (images / "README").write_text("no image")
+    return images
 
 
 # ImageFolder and the wrappers of torch.
